@@ -1,0 +1,69 @@
+package mmapslab
+
+import (
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"hearth/mmapslab/invariants"
+)
+
+// This is the only file of the project that imports unsafe. It gives out two things: bytes at an offset, and an aligned word at an
+// offset. Both live as long as the mapping; nothing that outlives the Arena may keep them.
+
+// Arena is the memory of a slab file: the mapping of the whole file, or heap memory of the same layout, which the race detector sees.
+type Arena struct {
+	mem   []byte
+	unmap func() error // nil on the heap
+}
+
+// NewHeapArena returns an Arena of size bytes of zeroed Go heap, aligned to 8 bytes.
+func NewHeapArena(size int64) *Arena {
+	words := make([]uint64, (size+7)/8)
+	return &Arena{mem: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), size)}
+}
+
+// Size returns the length of the arena in bytes. The part behind the end of the file is reserved address space and must not be touched.
+func (a *Arena) Size() int64 { return int64(len(a.mem)) }
+
+// Word returns the 8-byte word at offset for atomic use. The offset must be a multiple of 8 inside the arena: mappings start at a page
+// boundary and heap arenas at a word, so the word is aligned. It replaces &words[offset/8] on a slice that would have to be kept for
+// every region. The pointer is valid until the arena is unmapped.
+func (a *Arena) Word(offset int64) *atomic.Uint64 {
+	if invariants.Enabled && (offset&7 != 0 || offset < 0 || offset+8 > int64(len(a.mem))) {
+		panic(fmt.Sprintf("mmapslab: word at offset %d of %d", offset, len(a.mem)))
+	}
+	return (*atomic.Uint64)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(a.mem)), offset))
+}
+
+// Word32 returns the 4-byte word at offset, a multiple of 4 inside the arena; otherwise as Word.
+func (a *Arena) Word32(offset int64) *atomic.Uint32 {
+	if invariants.Enabled && (offset&3 != 0 || offset < 0 || offset+4 > int64(len(a.mem))) {
+		panic(fmt.Sprintf("mmapslab: half word at offset %d of %d", offset, len(a.mem)))
+	}
+	return (*atomic.Uint32)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(a.mem)), offset))
+}
+
+// Words returns n words from offset on, for scanning. The same rules as for Word; the slice is valid until the arena is unmapped.
+func (a *Arena) Words(offset int64, n int) []atomic.Uint64 {
+	if invariants.Enabled && (offset&7 != 0 || offset < 0 || n < 0 || offset+int64(n)*8 > int64(len(a.mem))) {
+		panic(fmt.Sprintf("mmapslab: %d words at offset %d of %d", n, offset, len(a.mem)))
+	}
+	return unsafe.Slice((*atomic.Uint64)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(a.mem)), offset)), n)
+}
+
+// Link is the place of a chunk in a list: the ids of its neighbours, 0 for none.
+type Link struct{ Prev, Next uint32 }
+
+// link returns the Link at offset, a multiple of 8; whoever uses it holds the lock of the list. It replaces two loads and two stores of
+// packed words per step. It panics when the link does not lie in the arena, since ids come from the file.
+func (a *Arena) link(offset int64) *Link {
+	b := a.mem[offset : offset+8]
+	return (*Link)(unsafe.Pointer(unsafe.SliceData(b)))
+}
+
+// Bytes returns the n bytes at offset, capped there; it panics when they do not lie in the arena. They are valid until the arena is
+// unmapped, and theirs to read only as long as the chunk they belong to is protected.
+func (a *Arena) Bytes(offset int64, n int) []byte {
+	return a.mem[offset : offset+int64(n) : offset+int64(n)]
+}

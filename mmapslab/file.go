@@ -1,0 +1,241 @@
+package mmapslab
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/edsrzf/mmap-go"
+	"golang.org/x/sys/unix"
+)
+
+// ErrLocked is returned by OpenFile when another process holds the file.
+var ErrLocked = errors.New("in use by another process")
+
+// File is an opened and locked slab file, before anything in it was changed. The lock belongs to the open file description: it ends with
+// the process, however that ends, and with Close. The os.File must stay referenced, since its finalizer would drop the lock.
+type File struct {
+	f    *os.File
+	path string
+
+	// Super is the newest valid superblock; nil when there is none, and Reason tells why.
+	Super  *Superblock
+	Reason string
+	// Size is the file's length in bytes.
+	Size int64
+	// Device, Inode and MountID are those of the file now.
+	Device, Inode, MountID uint64
+	// OnDisk is false for tmpfs and its like, whose contents cannot outlive a boot.
+	OnDisk bool
+}
+
+// OpenFile opens or makes the file with mode 0600, locks it, and reads its superblocks. It changes no byte of an existing file. When another
+// process holds the lock it tries until wait is over and then returns ErrLocked, wrapped with that process's pid.
+func OpenFile(path string, wait time.Duration) (*File, error) {
+	deadline := time.Now().Add(wait)
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("mmapslab: open: %w", err)
+		}
+		same := false
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			// Somebody may have put another file in its place before we had the lock.
+			same, err = isAt(f, path)
+		}
+		if same {
+			file := &File{f: f, path: path}
+			if err = file.look(); err == nil {
+				return file, nil
+			}
+		}
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = fmt.Errorf("mmapslab: open %s: %w, pid %s", path, ErrLocked, holder(f))
+		}
+		f.Close()
+		if err != nil && !(errors.Is(err, ErrLocked) && time.Now().Before(deadline)) {
+			return nil, err
+		}
+		if err != nil {
+			time.Sleep(min(10*time.Millisecond, time.Until(deadline)))
+		}
+	}
+}
+
+// isAt tells whether the open file is still the one at path.
+func isAt(f *os.File, path string) (bool, error) {
+	mine, err := f.Stat()
+	if err != nil {
+		return false, fmt.Errorf("mmapslab: open: %w", err)
+	}
+	if !mine.Mode().IsRegular() {
+		return false, fmt.Errorf("mmapslab: open %s: it is %s, want a regular file", path, mine.Mode().Type())
+	}
+	there, err := os.Lstat(path)
+	return err == nil && os.SameFile(mine, there), nil
+}
+
+// holder finds the pid of the process that has the lock: from the kernel's list, else from the superblock.
+func holder(f *os.File) string {
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) == nil {
+		if locks, err := os.ReadFile("/proc/locks"); err == nil {
+			want := fmt.Sprintf(" %02x:%02x:%d ", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+			for line := range bytes.Lines(locks) {
+				if fields := bytes.Fields(line); bytes.Contains(line, []byte(want)) && len(fields) > 4 && string(fields[1]) == "FLOCK" {
+					return string(fields[4])
+				}
+			}
+		}
+	}
+	buf := make([]byte, superblockSize)
+	if _, err := f.ReadAt(buf, superblockA); err == nil {
+		if sb, _ := decodeSuperblock(buf); sb != nil {
+			return strconv.Itoa(int(sb.PID))
+		}
+	}
+	return "unknown"
+}
+
+// look reads what a restart is judged by.
+func (file *File) look() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.f.Fd()), &st); err != nil {
+		return fmt.Errorf("mmapslab: open %s: fstat: %w", file.path, err)
+	}
+	file.Size, file.Device, file.Inode = st.Size, st.Dev, st.Ino
+	var stx unix.Statx_t
+	const mountIDUnique = 0x4000 // STATX_MNT_ID_UNIQUE, Linux 6.8; older kernels leave the plain id, which may be used again
+	if unix.Statx(int(file.f.Fd()), "", unix.AT_EMPTY_PATH, mountIDUnique|unix.STATX_MNT_ID, &stx) == nil {
+		file.MountID = stx.Mnt_id
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(file.f.Fd()), &fs); err != nil {
+		return fmt.Errorf("mmapslab: open %s: statfs: %w", file.path, err)
+	}
+	switch int64(fs.Type) {
+	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.HUGETLBFS_MAGIC:
+	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.V9FS_MAGIC:
+		return fmt.Errorf("mmapslab: open %s: file system type %#x is a network's, want a local one", file.path, fs.Type)
+	default:
+		file.OnDisk = true
+	}
+	if file.Size == 0 {
+		file.Reason = "the file is new"
+		return nil
+	}
+	buf := make([]byte, superblockB+superblockSize)
+	n, err := file.f.ReadAt(buf, 0)
+	if err != nil && err != io.EOF {
+		return fmt.Errorf("mmapslab: open %s: %w", file.path, err)
+	}
+	for _, at := range []int{superblockA, superblockB} {
+		sb, why := decodeSuperblock(buf[min(at, n):min(at+superblockSize, n)])
+		switch {
+		case sb == nil && file.Super == nil:
+			if file.Reason == "" {
+				file.Reason = why
+			}
+		case sb != nil && (file.Super == nil || sb.Sequence > file.Super.Sequence):
+			file.Super = sb
+		}
+	}
+	return nil
+}
+
+// LastCAS returns the highest CAS that the file remembers, 0 if it is unreadable. A cold start goes on from there.
+func (file *File) LastCAS() uint64 {
+	var b [8]byte
+	if file.Super == nil || file.Super.Version != Version {
+		return 0
+	}
+	if _, err := file.f.ReadAt(b[:], wordCAS); err != nil {
+		return 0
+	}
+	return binary.NativeEndian.Uint64(b[:])
+}
+
+// Path returns the path the file was opened by.
+func (file *File) Path() string { return file.path }
+
+// Close gives the lock and the file up.
+func (file *File) Close() error { return file.f.Close() }
+
+// Chown gives the file to a user and group, for a server that drops root and must open it again later.
+func (file *File) Chown(uid, gid int) error { return file.f.Chown(uid, gid) }
+
+// mapFile maps the file with room to grow: the mapping is as long as the layout, the file need not be.
+func (file *File) mapFile(length int64) (*Arena, error) {
+	m, err := mmap.MapRegion(file.f, int(length), mmap.RDWR, 0, 0)
+	if err != nil {
+		return nil, fmt.Errorf("mmapslab: map %s: %w", file.path, err)
+	}
+	return &Arena{mem: m, unmap: func() error { return m.Unmap() }}, nil
+}
+
+// newAnonymousArena reserves address space; the kernel backs what is touched. mmap-go has no NORESERVE, without which the kernel
+// would refuse a layout whose room is larger than the machine.
+func newAnonymousArena(length int64) (*Arena, error) {
+	m, err := unix.Mmap(-1, 0, int(length), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("mmapslab: map %d bytes of anonymous memory: %w", length, err)
+	}
+	return &Arena{mem: m, unmap: func() error { return unix.Munmap(m) }}, nil
+}
+
+// back makes sure that the memory of [off, off+n) exists before it is touched: a full disk is an error here and would be a SIGBUS later
+// (R10). It faults the pages in by a system call, so that no processor of the Go scheduler is held by page faults.
+func (s *Store) back(off, n int64) error {
+	if s.file != nil {
+		for {
+			err := unix.Fallocate(int(s.file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("mmapslab: allocate %d bytes at %d of %s: %w", n, off, s.file.path, err)
+			}
+			break
+		}
+	}
+	if s.arena.unmap != nil {
+		const pageMask = 4095
+		from, to := off&^pageMask, (off+n+pageMask)&^pageMask
+		// Kernels before 5.14 do not know it: then the pages fault in one by one.
+		_ = unix.Madvise(s.arena.mem[from:min(to, int64(len(s.arena.mem)))], unix.MADV_POPULATE_WRITE)
+	}
+	return nil
+}
+
+// Discard zeroes [off, off+n) and gives its memory back. Both must be multiples of 4096.
+func (s *Store) Discard(off, n int64) error {
+	switch {
+	case s.file != nil:
+		if err := unix.Fallocate(int(s.file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE|unix.FALLOC_FL_PUNCH_HOLE, off, n); err != nil {
+			return fmt.Errorf("mmapslab: punch %d bytes at %d of %s: %w", n, off, s.file.path, err)
+		}
+	case s.arena.unmap != nil:
+		if err := unix.Madvise(s.arena.mem[off:off+n], unix.MADV_DONTNEED); err != nil {
+			return fmt.Errorf("mmapslab: discard %d bytes at %d: %w", n, off, err)
+		}
+	default:
+		for i := range s.arena.Words(off, int(n/8)) {
+			s.arena.Word(off + int64(i)*8).Store(0)
+		}
+	}
+	return nil
+}
+
+// sync writes [off, off+n) to the disk; both must be multiples of 4096.
+func (s *Store) sync(off, n int64) error {
+	if err := unix.Msync(s.arena.mem[off:off+n], unix.MS_SYNC); err != nil {
+		return fmt.Errorf("mmapslab: sync %s: %w", s.file.path, err)
+	}
+	return nil
+}

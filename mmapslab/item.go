@@ -1,0 +1,301 @@
+package mmapslab
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"sync/atomic"
+)
+
+// An item starts a chunk:
+//
+//	 0  kind 1 | key length 1 | item flags 2 | flush epoch 4
+//	 8  CAS 8
+//	16  value length 4 | client flags 4
+//	24  crc32c 4 | high half of the key's hash 4
+//	32  Meta 8, the only word that changes once the item is published
+//	40  key, then value
+//
+// A chained item has the Ref of its first data chunk at 40 and the key from 48 on; data chunks are
+//
+//	 0  kind 1 | zeros 3 | bytes used 4
+//	 8  Ref of the next data chunk, 0 in the last
+//	16  zeros 16
+//	32  zeros 8
+//	40  bytes of the value
+//
+// The word at 32 of any chunk, free ones included, has its Linked bit set only while an item there is in an LRU list: notes about hits may
+// name a chunk that has become something else since, and are recognized by it.
+//
+// The checksum covers everything but Meta and itself, and the item's own offset, so that a Ref gone astray does not validate.
+const (
+	// HeaderSize is the size of an item's header in bytes.
+	HeaderSize = 40
+	// ChainRefSize is what the header of a chained item has in addition.
+	ChainRefSize = 8
+	// DataHeaderSize is the size of a data chunk's header in bytes.
+	DataHeaderSize = 40
+
+	// flagChained, the top item flag, repeats the Ref's Chained bit for those who come by the chunk id.
+	flagChained = 1 << 15
+
+	kindItem = 0x49 // 'I'
+	kindData = 0x44 // 'D'
+)
+
+// MaxKey is the longest key in bytes.
+const MaxKey = 250
+
+// Meta is an item's mutable word:
+//
+//	63..32   31..7          6..5     4       3       2        1       0
+//	exptime  time (25 bit)  segment  listed  linked  fetched  active  copying
+//	                                 apart
+//
+// Exptime is in seconds since 1970, 0 for never. Time is the last bump, in seconds modulo 2^25 (a year). Linked is set while the item is in an
+// LRU list, and ListedApart when that is another class's than its chunk's (see Store.ListClass). Copying is set by an
+// operation that carries the exptime over to a new item, before it reads it: from then on a touch goes by way of a copy too, so that
+// the index word decides between them.
+type Meta uint64
+
+// The bits of Meta.
+const (
+	Copying Meta = 1 << iota
+	Active
+	Fetched
+	Linked
+	ListedApart
+	segmentUnit
+
+	segmentMask = 3 * segmentUnit
+	timeUnit    = segmentUnit << 2
+	timeMask    = (1<<25 - 1) * timeUnit
+)
+
+// MakeMeta returns the word of an item that is in no list yet.
+func MakeMeta(exptime, now uint32) Meta {
+	return Meta(exptime)<<32 | Meta(now)*timeUnit&timeMask
+}
+
+// Exptime returns the second from which the item is expired; 0: never.
+func (m Meta) Exptime() uint32 { return uint32(m >> 32) }
+
+// WithExptime returns m with another exptime.
+func (m Meta) WithExptime(t uint32) Meta { return m&0xffffffff | Meta(t)<<32 }
+
+// Age returns the seconds since the last bump.
+func (m Meta) Age(now uint32) uint32 {
+	return (now - uint32(m&timeMask/timeUnit)) & (1<<25 - 1)
+}
+
+// WithTime returns m bumped at now.
+func (m Meta) WithTime(now uint32) Meta { return m&^timeMask | Meta(now)*timeUnit&timeMask }
+
+// Segment returns the LRU segment, 0 to 3.
+func (m Meta) Segment() int { return int(m & segmentMask / segmentUnit) }
+
+// WithSegment returns m in another segment.
+func (m Meta) WithSegment(s int) Meta { return m&^segmentMask | Meta(s)*segmentUnit }
+
+// Item is a view of an item's header and key. It is valid as long as the chunk is protected, and its fields were checked to lie in the chunk.
+type Item struct {
+	head     []byte // header, key and, unless chained, the value
+	keyStart int
+	ref      Ref
+}
+
+// Fields are the immutable words of an item's header.
+type Fields struct {
+	Flags       uint16 // item flags of the protocol
+	Epoch       uint32 // flush epoch at the time of storing
+	CAS         uint64
+	ClientFlags uint32
+	Hash        uint32 // high half of the key's hash
+}
+
+// Item returns the item at ref, ok false when there is none that lies wholly in its chunk: every word from the file is bounds-checked here (R9).
+func (s *Store) Item(ref Ref) (it Item, ok bool) {
+	size := s.ChunkSize(ref)
+	if size == 0 {
+		return Item{}, false
+	}
+	chunk := s.arena.Bytes(ref.Offset(), size)
+	keyStart, end := HeaderSize, uint64(HeaderSize)+uint64(chunk[1])
+	if ref&Chained != 0 {
+		keyStart, end = HeaderSize+ChainRefSize, end+ChainRefSize
+	} else {
+		end += uint64(binary.NativeEndian.Uint32(chunk[16:]))
+	}
+	chained := binary.NativeEndian.Uint16(chunk[2:])&flagChained != 0
+	if chunk[0] != kindItem || chunk[1] == 0 || end > uint64(size) || chained != (ref&Chained != 0) {
+		return Item{}, false
+	}
+	return Item{head: chunk[:end:end], keyStart: keyStart, ref: ref}, true
+}
+
+// ItemAt is Item for somebody who knows the chunk only: it adds the Chained bit to ref as the item's header tells.
+func (s *Store) ItemAt(ref *Ref) (it Item, ok bool) {
+	if s.ChunkSize(*ref) != 0 && binary.NativeEndian.Uint16(s.arena.Bytes(ref.Offset()+2, 2))&flagChained != 0 {
+		*ref |= Chained
+	}
+	return s.Item(*ref)
+}
+
+// IsData tells whether a data chunk of a chained item starts at ref.
+func (s *Store) IsData(ref Ref) bool {
+	return s.ChunkSize(ref) != 0 && s.arena.Bytes(ref.Offset(), 1)[0] == kindData
+}
+
+// Ref returns where the item lies.
+func (it *Item) Ref() Ref { return it.ref }
+
+// Key returns the item's key.
+func (it *Item) Key() []byte { return it.head[it.keyStart : it.keyStart+int(it.head[1])] }
+
+// ValueLen returns the length of the whole value in bytes.
+func (it *Item) ValueLen() int { return int(binary.NativeEndian.Uint32(it.head[16:])) }
+
+// Value returns the value of an item that is not chained, else nothing.
+func (it *Item) Value() []byte { return it.head[it.keyStart+int(it.head[1]):] }
+
+// Size returns what the item takes in bytes: header, key and value. Data chunks' headers do not count.
+func (it *Item) Size() int {
+	if it.ref&Chained != 0 {
+		return len(it.head) + it.ValueLen()
+	}
+	return len(it.head)
+}
+
+// ClientFlags returns the flags the client gave.
+func (it *Item) ClientFlags() uint32 { return binary.NativeEndian.Uint32(it.head[20:]) }
+
+// Flags returns the item flags of the protocol.
+func (it *Item) Flags() uint16 { return binary.NativeEndian.Uint16(it.head[2:]) &^ flagChained }
+
+// CAS returns the CAS id.
+func (it *Item) CAS() uint64 { return binary.NativeEndian.Uint64(it.head[8:]) }
+
+// Epoch returns the flush epoch under which the item was stored.
+func (it *Item) Epoch() uint32 { return binary.NativeEndian.Uint32(it.head[4:]) }
+
+// Hash returns the high half of the key's hash.
+func (it *Item) Hash() uint32 { return binary.NativeEndian.Uint32(it.head[28:]) }
+
+// Meta returns the mutable word of the item at ref for atomic use; the conversions to and from Meta are the caller's.
+func (s *Store) Meta(ref Ref) *atomic.Uint64 { return s.arena.Word(ref.Offset() + 32) }
+
+// ItemRef returns the Ref of the item whose chunk has the id, with its Chained bit; the caller holds the lock of the list the item is in.
+func (s *Store) ItemRef(id uint32) Ref {
+	ref := s.RefOf(id)
+	if ref != 0 && Meta(s.Meta(ref).Load())&ListedApart != 0 {
+		ref |= Chained
+	}
+	return ref
+}
+
+// ItemSize returns the bytes of an item that lies in one chunk.
+func ItemSize(key, value int) int { return HeaderSize + key + value }
+
+// WriteItem starts the item in a chunk that belongs to the caller alone: key, value length and, for a chained one, an empty chain. It is
+// no item to anybody before Seal, and the value may be written meanwhile.
+func (s *Store) WriteItem(ref Ref, key []byte, valueLen int, f *Fields, m Meta) {
+	keyStart := HeaderSize
+	if ref&Chained != 0 {
+		keyStart += ChainRefSize
+	}
+	b := s.arena.Bytes(ref.Offset(), s.ChunkSize(ref))
+	b[0] = 0
+	b[1] = byte(len(key))
+	flags := f.Flags
+	if ref&Chained != 0 {
+		flags |= flagChained
+	}
+	binary.NativeEndian.PutUint16(b[2:], flags)
+	binary.NativeEndian.PutUint32(b[4:], f.Epoch)
+	binary.NativeEndian.PutUint64(b[8:], f.CAS)
+	binary.NativeEndian.PutUint32(b[16:], uint32(valueLen))
+	binary.NativeEndian.PutUint32(b[20:], f.ClientFlags)
+	binary.NativeEndian.PutUint32(b[28:], f.Hash)
+	s.Meta(ref).Store(uint64(m))
+	if ref&Chained != 0 {
+		s.arena.Word(ref.Offset() + HeaderSize).Store(0)
+	}
+	copy(b[keyStart:], key)
+}
+
+// Unsealed returns the item that WriteItem started.
+func (s *Store) Unsealed(ref Ref) Item {
+	b := s.arena.Bytes(ref.Offset(), s.ChunkSize(ref))
+	keyStart, end := HeaderSize, HeaderSize+int(b[1])
+	if ref&Chained != 0 {
+		keyStart, end = keyStart+ChainRefSize, end+ChainRefSize
+	} else {
+		end += int(binary.NativeEndian.Uint32(b[16:]))
+	}
+	return Item{head: b[:end:end], keyStart: keyStart, ref: ref}
+}
+
+// Seal gives the item its CAS and epoch, marks it as an item and writes the checksum. What follows is publication: the words before the
+// index word that points here (R4).
+func (s *Store) Seal(ref Ref, cas uint64, epoch uint32) {
+	it := s.Unsealed(ref)
+	binary.NativeEndian.PutUint64(it.head[8:], cas)
+	binary.NativeEndian.PutUint32(it.head[4:], epoch)
+	it.head[0] = kindItem
+	binary.NativeEndian.PutUint32(it.head[24:], s.checksum(&it))
+}
+
+func (s *Store) checksum(it *Item) uint32 {
+	var own [8]byte
+	binary.NativeEndian.PutUint64(own[:], uint64(it.ref))
+	sum := crc32.Update(0, castagnoli, own[:])
+	sum = crc32.Update(sum, castagnoli, it.head[:24])
+	sum = crc32.Update(sum, castagnoli, it.head[28:32])
+	sum = crc32.Update(sum, castagnoli, it.head[HeaderSize:])
+	if it.ref&Chained != 0 && !s.Chain(it, func(_ Ref, data []byte) { sum = crc32.Update(sum, castagnoli, data) }) {
+		return ^sum
+	}
+	return sum
+}
+
+// Verify tells whether the item's bytes, its chain included, are those that were stored.
+func (s *Store) Verify(it *Item) bool {
+	return binary.NativeEndian.Uint32(it.head[24:]) == s.checksum(it)
+}
+
+// Chain visits the data chunks of a chained item in order. It stops and returns false when a chunk is none, or when the chain does not have
+// the item's value length: a chain that was damaged into a ring ends too.
+func (s *Store) Chain(it *Item, visit func(ref Ref, data []byte)) bool {
+	left := it.ValueLen()
+	for ref := Ref(s.arena.Word(it.ref.Offset() + HeaderSize).Load()); ref != 0; {
+		size := s.ChunkSize(ref)
+		if size == 0 || ref&Chained != 0 {
+			return false
+		}
+		b := s.arena.Bytes(ref.Offset(), size)
+		n := int(binary.NativeEndian.Uint32(b[4:]))
+		if b[0] != kindData || n == 0 || n > size-DataHeaderSize || n > left {
+			return false
+		}
+		left -= n
+		next := Ref(s.arena.Word(ref.Offset() + 8).Load())
+		visit(ref, b[DataHeaderSize:DataHeaderSize+n:DataHeaderSize+n])
+		ref = next
+	}
+	return left == 0
+}
+
+// AppendData makes ref, a chunk of the caller's, the data chunk behind prev (a data chunk, or the chained item itself) and returns its
+// n bytes for writing.
+func (s *Store) AppendData(prev, ref Ref, n int) []byte {
+	b := s.arena.Bytes(ref.Offset(), s.ChunkSize(ref))
+	s.Meta(ref).Store(0)
+	clear(b[:32])
+	b[0] = kindData
+	binary.NativeEndian.PutUint32(b[4:], uint32(n))
+	if prev&Chained != 0 {
+		s.arena.Word(prev.Offset() + HeaderSize).Store(uint64(ref))
+	} else {
+		s.arena.Word(prev.Offset() + 8).Store(uint64(ref))
+	}
+	return b[DataHeaderSize : DataHeaderSize+n]
+}

@@ -1,0 +1,647 @@
+package mmapslab
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"hearth/mmapslab/fault"
+	"hearth/mmapslab/invariants"
+)
+
+// Config is the shape of a store. It is complete: defaults are the root package's.
+type Config struct {
+	Pages      int   // the memory limit in pages of PageSize
+	ChunkSizes []int // the slab class table: class i+1 has chunks of ChunkSizes[i] bytes
+	Heap       bool  // keep the memory on the Go heap, for race tests; without a file only
+}
+
+// Identity is what a superblock says of where and when it was written.
+type Identity struct {
+	BootID    [16]byte
+	ClockWall int64 // see Superblock
+	ClockBoot int64
+}
+
+// ClassIDs is the number of class ids: 0 is none, 1 to 63 are configured, and from 64 on stand classes of an earlier configuration, whose
+// pages are still there: nothing new is stored in them.
+const ClassIDs = 128
+
+// Store is the memory of a cache: pages, slab classes and their free chunks. Methods are safe for concurrent use unless they say otherwise.
+//
+// Lock order: a class's mu before pageMu; nothing else is taken under them.
+type Store struct {
+	arena  *Arena
+	file   *File // nil for anonymous and heap memory
+	layout Layout
+	super  Superblock // guarded by the caller of SetState: start and stop are single-threaded
+
+	classes [ClassIDs]class
+	largest int // the class id with the largest chunks
+
+	// classOf[page] is the class id of an assigned page, else 0.
+	classOf []atomic.Uint32
+
+	pageMu   sync.Mutex
+	limit    int      // pages that may be assigned
+	assigned int      // pages that are
+	pool     []uint32 // free pages below nextPage
+	nextPage uint32   // the first page that was never assigned
+}
+
+// class is one slab class. Its free chunks are a list through Link.Next, so that it survives a clean stop as it is; a fresh page is carved up
+// as it is needed rather than strung into the list at once.
+type class struct {
+	mu        sync.Mutex
+	size      uint32 // chunk size in bytes; 0: there is no such class
+	perPage   uint32
+	freeHead  uint32 // chunk id
+	free      uint64 // chunks in the list and left in the fresh page
+	freshPage uint32
+	freshNext uint32 // next slot of freshPage
+	pages     uint64
+	_         [64]byte // keep the locks of neighbours on lines of their own
+}
+
+// Create makes a new, empty store: in file, whatever it held before, or in memory when file is nil.
+func Create(file *File, cfg Config, id Identity, lastCAS, seed uint64) (*Store, error) {
+	s, err := newStore(file, cfg)
+	if err != nil {
+		return nil, err
+	}
+	room := uint32(min(max(8*cfg.Pages, 1024), MaxPages))
+	if file == nil {
+		room = uint32(min(cfg.Pages+ClassIDs, MaxPages)) // nothing to grow into: there is no restart with another limit
+	}
+	s.layout = layoutFor(room, uint32(cfg.ChunkSizes[0]))
+	if file != nil {
+		// Cutting the file off first gives the old contents' memory back and leaves zeros.
+		for _, size := range []int64{0, int64(s.layout.End)} {
+			if err := file.f.Truncate(size); err != nil {
+				return nil, fmt.Errorf("mmapslab: set size of %s to %d: %w", file.path, size, err)
+			}
+		}
+	}
+	if err := s.mapArena(cfg.Heap); err != nil {
+		return nil, err
+	}
+	if err := s.back(0, checkpointArea); err != nil {
+		return nil, errors.Join(err, s.arena.unmapNow())
+	}
+	s.super = Superblock{Magic: magic, Version: Version, Arch: Arch(), HashSeed: seed, Layout: s.layout}
+	s.arena.Word(wordCAS).Store(lastCAS)
+	if err := s.prepare(cfg); err != nil {
+		return nil, errors.Join(err, s.arena.unmapNow())
+	}
+	return s, s.SetState(Creating, id)
+}
+
+// Attach opens the store that file holds, as its superblock describes it; the caller has judged that it may be trusted. Nothing is changed
+// before SetState. Pages whose descriptor does not validate are reported as damaged and left out.
+func Attach(file *File, cfg Config) (s *Store, damaged []uint32, err error) {
+	if s, err = newStore(file, cfg); err != nil {
+		return nil, nil, err
+	}
+	s.super = *file.Super
+	s.layout = s.super.Layout
+	if !s.layout.Valid() || file.Size < int64(s.layout.End) {
+		return nil, nil, fmt.Errorf("mmapslab: attach %s: %w: layout %+v in a file of %d bytes", file.path, ErrCorrupt, s.layout, file.Size)
+	}
+	if err := s.mapArena(false); err != nil {
+		return nil, nil, err
+	}
+	if err := s.prepare(cfg); err != nil {
+		return nil, nil, errors.Join(err, s.arena.unmapNow())
+	}
+	bySize := map[uint32]uint32{}
+	for id := range s.classes {
+		if size := s.classes[id].size; size != 0 {
+			bySize[size] = uint32(id)
+		}
+	}
+	for page := uint32(1); page <= s.layout.Room; page++ {
+		w := s.descriptor(page).Load()
+		if w == 0 {
+			continue
+		}
+		for ; s.nextPage < page; s.nextPage++ {
+			s.pool = append(s.pool, s.nextPage)
+		}
+		s.nextPage = page + 1
+		state, size, _, ok := unpackDescriptor(w)
+		id := bySize[size]
+		if ok && state == pageAssigned && id == 0 {
+			if id = s.formerClass(size); id != 0 {
+				bySize[size] = id
+			}
+		}
+		switch {
+		case ok && state == pageFree:
+			s.pool = append(s.pool, page)
+		case !ok || id == 0:
+			damaged = append(damaged, page)
+		default:
+			s.classOf[page].Store(id)
+			s.classes[id].pages++
+			s.assigned++
+		}
+	}
+	return s, damaged, nil
+}
+
+// formerClass makes a class for pages of a chunk size that is not in the table any more; 0 when the ids are used up.
+func (s *Store) formerClass(size uint32) uint32 {
+	for id := uint32(maxClasses + 1); id < ClassIDs; id++ {
+		if c := &s.classes[id]; c.size == 0 {
+			c.size, c.perPage = size, PageSize/size
+			return id
+		}
+	}
+	return 0
+}
+
+// ErrCorrupt matches every error that says the file's contents are damaged.
+var ErrCorrupt = errors.New("corrupt")
+
+func newStore(file *File, cfg Config) (*Store, error) {
+	if err := validateSizes(cfg.ChunkSizes); err != nil {
+		return nil, err
+	}
+	if cfg.Pages < 1 || cfg.Pages > MaxPages-ClassIDs {
+		return nil, fmt.Errorf("mmapslab: memory limit of %d pages, want 1 to %d", cfg.Pages, MaxPages-ClassIDs)
+	}
+	s := &Store{file: file, limit: cfg.Pages, nextPage: 1}
+	for i, size := range cfg.ChunkSizes {
+		s.classes[i+1].size, s.classes[i+1].perPage = uint32(size), uint32(PageSize/size)
+	}
+	s.largest = len(cfg.ChunkSizes)
+	return s, nil
+}
+
+func (s *Store) mapArena(heap bool) (err error) {
+	switch {
+	case s.file != nil:
+		s.arena, err = s.file.mapFile(int64(s.layout.End))
+	case heap:
+		s.arena = NewHeapArena(int64(s.layout.End))
+	default:
+		s.arena, err = newAnonymousArena(int64(s.layout.End))
+	}
+	return err
+}
+
+func (a *Arena) unmapNow() error {
+	if a.unmap == nil {
+		return nil
+	}
+	return a.unmap()
+}
+
+func (s *Store) prepare(cfg Config) error {
+	if int(s.layout.Room) < cfg.Pages {
+		return fmt.Errorf("mmapslab: memory limit of %d pages, the file has room for %d", cfg.Pages, s.layout.Room)
+	}
+	s.classOf = make([]atomic.Uint32, s.layout.Room+1)
+	return nil
+}
+
+// pagesOffset returns the offset of a page.
+func (l *Layout) pagesOffset(page uint32) int64 { return int64(l.Pages) + int64(page-1)*PageSize }
+
+func (s *Store) descriptor(page uint32) *atomic.Uint64 {
+	return s.arena.Word(pageTable + int64(page)*descriptorSize)
+}
+
+// Arena returns the store's memory, for the index.
+func (s *Store) Arena() *Arena { return s.arena }
+
+// IndexRegion returns where the index keeps its three state words and its halves, each of halfSize bytes.
+func (s *Store) IndexRegion() (state int64, half [2]int64, halfSize int64) {
+	return wordIndex, [2]int64{int64(s.layout.Index[0]), int64(s.layout.Index[1])}, int64(s.layout.HalfSize)
+}
+
+// BackIndex makes sure that a part of the index region has memory.
+func (s *Store) BackIndex(off, n int64) error { return s.back(off, n) }
+
+// Super returns a copy of the superblock as it was last written.
+func (s *Store) Super() Superblock { return s.super }
+
+// HashSeed returns the seed of the keys' hash, which is part of the file.
+func (s *Store) HashSeed() uint64 { return s.super.HashSeed }
+
+// NextCAS returns a CAS that was never handed out before. The counter is a word of the file, so a kill loses none; one atomic step in a
+// line of its own costs less than blocks for each worker would save, and keeps the ids of one key rising.
+func (s *Store) NextCAS() uint64 { return s.arena.Word(wordCAS).Add(1) }
+
+// FlushWord is the flush state: epoch in the high half; in the low half the second from which epoch+1 counts, 0 for none.
+func (s *Store) FlushWord() *atomic.Uint64 { return s.arena.Word(wordFlush) }
+
+// ClockWord holds the cache's time in seconds, for the next start after a kill.
+func (s *Store) ClockWord() *atomic.Uint64 { return s.arena.Word(wordClock) }
+
+// SetState writes both superblocks with another state. Running is made durable before it returns when the file is on a disk, since the first
+// change may follow. The copies are written one after the other, so a crash in between leaves the old state or the new one.
+func (s *Store) SetState(state State, id Identity) error {
+	sb := &s.super
+	sb.State = state
+	sb.Sequence++
+	sb.BootID, sb.ClockWall, sb.ClockBoot = id.BootID, id.ClockWall, id.ClockBoot
+	sb.PID = uint32(os.Getpid())
+	if s.file != nil {
+		sb.MountID, sb.Device, sb.Inode = s.file.MountID, s.file.Device, s.file.Inode
+	}
+	buf := sb.encode()
+	for _, at := range []int64{superblockB, superblockA} {
+		fault.Point("mmapslab.superblock.before")
+		copy(s.arena.Bytes(at, len(buf)), buf)
+		fault.Point("mmapslab.superblock.after")
+	}
+	if state == Running && s.file != nil && s.file.OnDisk {
+		return s.sync(0, checkpointArea)
+	}
+	return nil
+}
+
+// Edit changes the superblock's counters; they are written by the next SetState.
+func (s *Store) Edit(change func(sb *Superblock)) { change(&s.super) }
+
+// PageOf returns the page number that ref lies in; 0 when it lies in none.
+func (s *Store) PageOf(ref Ref) uint32 {
+	at := uint64(ref.Offset())
+	if at < s.layout.Pages || at >= s.layout.End {
+		return 0
+	}
+	return uint32((at-s.layout.Pages)/PageSize) + 1
+}
+
+// Class returns the slab class of the chunk at ref, 0 when ref is in no assigned page.
+func (s *Store) Class(ref Ref) int { return int(s.classOf[s.PageOf(ref)].Load()) }
+
+// ListClass returns the class in whose LRU an item stands: its chunk's, but the largest for chained items, so that whoever needs large chunks finds
+// those that hold them.
+func (s *Store) ListClass(ref Ref) int {
+	if ref&Chained != 0 {
+		return s.largest
+	}
+	return s.Class(ref)
+}
+
+// ChunkSize returns the size of the chunk that starts at ref in bytes, 0 when none does.
+func (s *Store) ChunkSize(ref Ref) int {
+	page := s.PageOf(ref)
+	size := s.classes[s.classOf[page].Load()].size
+	if size == 0 {
+		return 0
+	}
+	slot := uint32(uint64(ref.Offset())-s.layout.Pages) % PageSize
+	if slot%size != 0 || slot+size > PageSize {
+		return 0
+	}
+	return int(size)
+}
+
+// ID returns the chunk id of ref: page number and slot. ref must be a chunk's.
+func (s *Store) ID(ref Ref) uint32 {
+	page := s.PageOf(ref)
+	slot := uint32(uint64(ref.Offset())-s.layout.Pages) % PageSize / s.classes[s.classOf[page].Load()].size
+	return page<<slotBits | slot
+}
+
+// RefOf returns the Ref of a chunk id, without the Chained bit; 0 when there is no such chunk.
+func (s *Store) RefOf(id uint32) Ref {
+	page, slot := id>>slotBits, id&(1<<slotBits-1)
+	if page == 0 || page > s.layout.Room {
+		return 0
+	}
+	c := &s.classes[s.classOf[page].Load()]
+	if slot >= c.perPage {
+		return 0
+	}
+	return RefAt(s.layout.pagesOffset(page) + int64(slot)*int64(c.size))
+}
+
+// Place returns the page number and slot of the chunk at ref, which must be a chunk's.
+func (s *Store) Place(ref Ref) (page, slot uint32) {
+	id := s.ID(ref)
+	return id >> slotBits, id & (1<<slotBits - 1)
+}
+
+// RefAtPlace is the inverse of Place.
+func (s *Store) RefAtPlace(page, slot uint32) Ref { return s.RefOf(page<<slotBits | slot) }
+
+// PerPage returns how many chunks a page has, 0 for one that is not assigned.
+func (s *Store) PerPage(page uint32) int { return int(s.classes[s.classOf[page].Load()].perPage) }
+
+// Link returns the list links of a chunk. Whoever uses them holds the lock of the list that the chunk is in.
+func (s *Store) Link(id uint32) *Link { return s.arena.link(int64(s.layout.Links) + int64(id)*8) }
+
+// ClassFor returns the smallest class whose chunks hold size bytes, 0 when none does.
+func (s *Store) ClassFor(size int) int {
+	lo, hi := 1, s.largest+1
+	for lo < hi {
+		if mid := (lo + hi) / 2; int(s.classes[mid].size) < size {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	if lo > s.largest {
+		return 0
+	}
+	return lo
+}
+
+// Largest returns the class with the largest chunks.
+func (s *Store) Largest() int { return s.largest }
+
+// ChunkMax returns the size of the largest chunks.
+func (s *Store) ChunkMax() int { return int(s.classes[s.largest].size) }
+
+// Alloc takes a free chunk of a class and says how many are left; ok is false when it has none. The chunk belongs to the caller alone; its bytes
+// are undefined.
+func (s *Store) Alloc(classID int) (ref Ref, left uint64, ok bool) {
+	c := &s.classes[classID]
+	c.mu.Lock()
+	id := c.freeHead
+	switch {
+	case id != 0:
+		c.freeHead = s.Link(id).Next
+	case c.freshPage != 0:
+		id = c.freshPage<<slotBits | c.freshNext
+		if c.freshNext++; c.freshNext == c.perPage {
+			c.freshPage = 0
+		}
+	default:
+		c.mu.Unlock()
+		return 0, 0, false
+	}
+	c.free--
+	left = c.free
+	c.mu.Unlock()
+	ref = s.RefOf(id)
+	if invariants.Enabled && ref == 0 {
+		panic(fmt.Sprintf("mmapslab: class %d: free list holds %#x, which is no chunk", classID, id))
+	}
+	return ref, left, true
+}
+
+// poison overwrites what is freed in invariants builds; the kind byte comes out as none.
+const poison = 0xdb
+
+// Free gives chunks back, of any classes. Nobody may hold a pointer into them. A chained item's data chunks are not followed.
+func (s *Store) Free(refs ...Ref) {
+	for i := 0; i < len(refs); {
+		classID := s.Class(refs[i])
+		c := &s.classes[classID]
+		n := i + 1
+		for n < len(refs) && s.Class(refs[n]) == classID {
+			n++
+		}
+		if invariants.Enabled {
+			for _, ref := range refs[i:n] {
+				s.poison(ref)
+			}
+		}
+		c.mu.Lock()
+		for _, ref := range refs[i:n] {
+			id := s.ID(ref)
+			s.Link(id).Next = c.freeHead
+			c.freeHead = id
+		}
+		c.free += uint64(n - i)
+		c.mu.Unlock()
+		i = n
+	}
+}
+
+func (s *Store) poison(ref Ref) {
+	size := s.ChunkSize(ref)
+	if size == 0 {
+		panic(fmt.Sprintf("mmapslab: free %#x: no chunk starts there", ref.Offset()))
+	}
+	b := s.arena.Bytes(ref.Offset(), size)
+	if b[0] == poison {
+		panic(fmt.Sprintf("mmapslab: free %#x: it is free already", ref.Offset()))
+	}
+	for at := int64(0); at < int64(size); at += 8 {
+		s.arena.Word(ref.Offset() + at).Store(poison * 0x0101010101010101)
+	}
+	s.Meta(ref).Store(0)
+}
+
+// AddPage assigns a free page to a class: one of the global pool, else a new one below the limit. A class without any page gets its first one
+// even above the limit, as in memcached, so that every size can be stored. False when there is none, or no memory for it.
+func (s *Store) AddPage(classID int) bool {
+	c := &s.classes[classID]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.free > 0 {
+		return true // somebody else was faster
+	}
+	page := s.takePage(c.pages == 0)
+	if page == 0 {
+		return false
+	}
+	if s.back(s.layout.pagesOffset(page), PageSize) != nil || s.back(int64(s.layout.Links)+int64(page)*linkStride, int64(c.perPage)*8) != nil ||
+		s.back(pageTable+int64(page)*descriptorSize, descriptorSize) != nil {
+		s.pageMu.Lock()
+		s.pool = append(s.pool, page)
+		s.assigned--
+		s.pageMu.Unlock()
+		return false
+	}
+	fault.Point("mmapslab.page.backed")
+	d := s.descriptor(page)
+	_, _, generation, _ := unpackDescriptor(d.Load())
+	d.Store(packDescriptor(pageAssigned, c.size, generation+1))
+	fault.Point("mmapslab.page.assigned")
+	s.classOf[page].Store(uint32(classID))
+	c.pages++
+	c.freshPage, c.freshNext = page, 0
+	c.free += uint64(c.perPage)
+	return true
+}
+
+func (s *Store) takePage(first bool) uint32 {
+	s.pageMu.Lock()
+	defer s.pageMu.Unlock()
+	if s.assigned >= s.limit && !first {
+		return 0
+	}
+	var page uint32
+	switch {
+	case len(s.pool) > 0:
+		page = s.pool[len(s.pool)-1]
+		s.pool = s.pool[:len(s.pool)-1]
+	case s.nextPage <= s.layout.Room:
+		page = s.nextPage
+		s.nextPage++
+	default:
+		return 0
+	}
+	s.assigned++
+	return page
+}
+
+// ClassInfo is the state of a slab class.
+type ClassInfo struct {
+	ID, ChunkSize, PerPage int
+	Pages, Free            uint64 // Free counts chunks
+}
+
+// ClassInfo returns the state of one class; ok is false for an id without class.
+func (s *Store) ClassInfo(id int) (info ClassInfo, ok bool) {
+	c := &s.classes[id]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return ClassInfo{id, int(c.size), int(c.perPage), c.pages, c.free}, c.size != 0
+}
+
+// ClassChunks returns how many chunks of a class make a page.
+func (s *Store) ClassChunks(classID int) int { return int(s.classes[classID].perPage) }
+
+// Pages returns the limit, the number of assigned pages, and that of the global pool.
+func (s *Store) Pages() (limit, assigned, pool int) {
+	s.pageMu.Lock()
+	defer s.pageMu.Unlock()
+	return s.limit, s.assigned, len(s.pool)
+}
+
+// Room returns how many pages the store has address space for.
+func (s *Store) Room() int { return int(s.layout.Room) }
+
+// PageClass returns the class that a page (1..Room) is assigned to, 0 for none.
+func (s *Store) PageClass(page uint32) int { return int(s.classOf[page].Load()) }
+
+// DropPage frees a page whose chunks nobody uses. It is for start-up, before anything else runs: the free lists must not hold its chunks.
+func (s *Store) DropPage(page uint32) error {
+	fault.Point("mmapslab.page.before-free")
+	_, _, generation, _ := unpackDescriptor(s.descriptor(page).Load())
+	s.descriptor(page).Store(packDescriptor(pageFree, 0, generation))
+	fault.Point("mmapslab.page.freed")
+	if id := s.classOf[page].Swap(0); id != 0 {
+		s.classes[id].pages--
+		s.assigned--
+	}
+	s.pool = append(s.pool, page)
+	return s.Discard(s.layout.pagesOffset(page), PageSize)
+}
+
+// RebuildFree makes the free list of a page from scratch: every slot for which used says false. It is for start-up; the class's free list must have been
+// empty before its first page.
+func (s *Store) RebuildFree(page uint32, used func(slot uint32) bool) {
+	c := &s.classes[s.classOf[page].Load()]
+	for slot := c.perPage; slot > 0; slot-- {
+		if used(slot - 1) {
+			continue
+		}
+		id := page<<slotBits | (slot - 1)
+		s.Meta(s.RefOf(id)).Store(0)
+		s.Link(id).Next = c.freeHead
+		c.freeHead = id
+		c.free++
+	}
+}
+
+// classRecord is a class in the checkpoint.
+type classRecord struct {
+	Size, FreeHead, FreshPage, FreshNext uint32
+	Free                                 uint64
+}
+
+// WalkFree visits the free chunks of a class, those of the fresh page apart, for checking a quiet store. It stops when visit returns false. It
+// returns the class's count and what is left of the fresh page.
+func (s *Store) WalkFree(classID int, visit func(id uint32) bool) (count, fresh uint64) {
+	c := &s.classes[classID]
+	for id := c.freeHead; id != 0 && visit(id); {
+		id = s.Link(id).Next
+	}
+	if c.freshPage != 0 {
+		fresh = uint64(c.perPage - c.freshNext)
+	}
+	return c.free, fresh
+}
+
+// Checkpoint is what a clean stop saves beside the data, and what the next start takes up when the state was Clean.
+type Checkpoint struct {
+	Classes [ClassIDs]classRecord
+	Items   uint64 // live ones
+	Lists   [ClassIDs * 4]ListRecord
+}
+
+// ListRecord is an LRU list in the checkpoint.
+type ListRecord struct {
+	Head, Tail   uint32
+	Count, Bytes uint64
+}
+
+var checkpointLen = binary.Size(Checkpoint{})
+
+// WriteCheckpoint saves cp, completed by the store's own part. Nobody may use the store any more.
+func (s *Store) WriteCheckpoint(cp *Checkpoint) error {
+	if err := s.back(checkpointArea, int64(roundUp(uint64(checkpointLen+8), 4096))); err != nil {
+		return err
+	}
+	for id := range s.classes {
+		c := &s.classes[id]
+		cp.Classes[id] = classRecord{c.size, c.freeHead, c.freshPage, c.freshNext, c.free}
+	}
+	buf := s.arena.Bytes(checkpointArea, checkpointLen+4)
+	if _, err := binary.Encode(buf, binary.LittleEndian, cp); err != nil {
+		return fmt.Errorf("mmapslab: checkpoint: %w", err)
+	}
+	binary.LittleEndian.PutUint32(buf[checkpointLen:], crc32.Checksum(buf[:checkpointLen], castagnoli))
+	return nil
+}
+
+// ReadCheckpoint takes the store's own part up and returns the rest. It fails with ErrCorrupt when the checkpoint does not validate.
+func (s *Store) ReadCheckpoint() (*Checkpoint, error) {
+	buf := s.arena.Bytes(checkpointArea, checkpointLen+4)
+	if got, want := binary.LittleEndian.Uint32(buf[checkpointLen:]), crc32.Checksum(buf[:checkpointLen], castagnoli); got != want {
+		return nil, fmt.Errorf("mmapslab: checkpoint: %w: checksum %08x, want %08x", ErrCorrupt, got, want)
+	}
+	cp := new(Checkpoint)
+	if _, err := binary.Decode(buf, binary.LittleEndian, cp); err != nil {
+		return nil, fmt.Errorf("mmapslab: checkpoint: %w", err)
+	}
+	for id := range s.classes {
+		c, r := &s.classes[id], &cp.Classes[id]
+		if c.size != r.Size {
+			return nil, fmt.Errorf("mmapslab: checkpoint: class %d has chunks of %d bytes, want %d", id, r.Size, c.size)
+		}
+		c.freeHead, c.freshPage, c.freshNext, c.free = r.FreeHead, r.FreshPage, r.FreshNext, r.Free
+	}
+	return cp, nil
+}
+
+// MarkClean writes the superblocks for a clean stop: Clean, then on a disk, after the data was flushed, CleanDurable. A failing flush leaves Clean:
+// it is trusted within this boot only.
+func (s *Store) MarkClean(id Identity) error {
+	if err := s.SetState(Clean, id); err != nil || s.file == nil || !s.file.OnDisk {
+		return err
+	}
+	if err := s.sync(0, int64(s.layout.End)); err != nil {
+		return err
+	}
+	fault.Point("mmapslab.stop.synced")
+	if err := s.SetState(CleanDurable, id); err != nil {
+		return err
+	}
+	return s.sync(0, checkpointArea)
+}
+
+// Unmap unmaps the memory and keeps the file and its lock, for another try at the same file.
+func (s *Store) Unmap() error { return s.arena.unmapNow() }
+
+// Close unmaps the memory and gives the file up. Nothing that came out of the store may be used after it.
+func (s *Store) Close() error {
+	err := s.arena.unmapNow()
+	if s.file != nil {
+		err = errors.Join(err, s.file.Close())
+	}
+	return err
+}
