@@ -1,0 +1,379 @@
+package lru
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"hearth/mmapslab"
+)
+
+// Segments of a class's LRU, in memcached's order.
+const (
+	Hot = iota
+	Warm
+	Cold
+	Temp
+	segments
+)
+
+// Settings are memcached's tuning values; see Defaults.
+type Settings struct {
+	HotPct, WarmPct             int     // share of the class's bytes, 1..79, in percent
+	HotMaxFactor, WarmMaxFactor float64 // times the age of COLD's tail, above 0
+}
+
+// Defaults are memcached's.
+var Defaults = Settings{HotPct: 20, WarmPct: 40, HotMaxFactor: 0.2, WarmMaxFactor: 2.0}
+
+// Owner is who the items belong to: the root package.
+type Owner interface {
+	// Dead tells whether the item is expired or flushed. The item is linked and its list's lock is held.
+	Dead(ref mmapslab.Ref, now uint32) bool
+	// Reap removes a dead item if it is still there; no lock is held.
+	Reap(ref mmapslab.Ref)
+}
+
+// Order is the LRU of all classes.
+type Order struct {
+	store    *mmapslab.Store
+	owner    Owner
+	settings Settings
+	classes  [mmapslab.ClassIDs]classOrder
+}
+
+// classOrder holds a class's four lists. One short lock guards them all rather than one for each: a move between two lists needs no lock order,
+// and an item's segment cannot change while its class is locked.
+type classOrder struct {
+	mu    sync.Mutex
+	lists [segments]list
+	moves Moves
+	_     [64]byte // keep the locks of neighbours on lines of their own
+}
+
+type list struct {
+	head, tail   uint32 // chunk ids; 0: empty
+	count, bytes uint64
+}
+
+// Moves counts what the maintainer and bumps did in one class.
+type Moves struct{ ToCold, ToWarm, WithinLRU uint64 }
+
+// New returns an empty order.
+func New(store *mmapslab.Store, owner Owner, settings Settings) *Order {
+	return &Order{store: store, owner: owner, settings: settings}
+}
+
+// Link puts an item that is in no list at the head of a segment. The item must be protected: its owner links it before it publishes it,
+// so that whoever removes it from the index finds it linked.
+func (o *Order) Link(ref mmapslab.Ref, segment, size int) {
+	c := &o.classes[o.store.ListClass(ref)]
+	c.mu.Lock()
+	o.pushLocked(c, ref, segment, uint64(size), nil)
+	c.mu.Unlock()
+}
+
+// Unlink takes an item out of its list; false when it is in none. Whoever won the removal of its index word calls it, once.
+func (o *Order) Unlink(ref mmapslab.Ref, size int) bool {
+	c := &o.classes[o.store.ListClass(ref)]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if mmapslab.Meta(o.store.Meta(ref).Load())&mmapslab.Linked == 0 {
+		return false
+	}
+	o.pullLocked(c, ref, uint64(size))
+	return true
+}
+
+// pushLocked links at the head of segment and sets the bits of Meta accordingly, changed by change.
+func (o *Order) pushLocked(c *classOrder, ref mmapslab.Ref, segment int, size uint64, change func(mmapslab.Meta) mmapslab.Meta) {
+	l, id := &c.lists[segment], o.store.ID(ref)
+	*o.store.Link(id) = mmapslab.Link{Next: l.head}
+	if l.head != 0 {
+		o.store.Link(l.head).Prev = id
+	} else {
+		l.tail = id
+	}
+	l.head = id
+	l.count++
+	l.bytes += size
+	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta {
+		if change != nil {
+			m = change(m)
+		}
+		if ref&mmapslab.Chained != 0 {
+			m |= mmapslab.ListedApart
+		}
+		return m.WithSegment(segment) | mmapslab.Linked
+	})
+}
+
+// pullLocked unlinks from the segment that Meta names, and clears Linked.
+func (o *Order) pullLocked(c *classOrder, ref mmapslab.Ref, size uint64) {
+	m := mmapslab.Meta(o.store.Meta(ref).Load())
+	l, id := &c.lists[m.Segment()], o.store.ID(ref)
+	link := o.store.Link(id)
+	if link.Prev != 0 {
+		o.store.Link(link.Prev).Next = link.Next
+	} else {
+		l.head = link.Next
+	}
+	if link.Next != 0 {
+		o.store.Link(link.Next).Prev = link.Prev
+	} else {
+		l.tail = link.Prev
+	}
+	l.count--
+	l.bytes -= size
+	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m &^ (mmapslab.Linked | mmapslab.ListedApart) })
+}
+
+// update changes Meta in one atomic step. Others change it at any time: readers their bits, touches the exptime.
+func (o *Order) update(ref mmapslab.Ref, change func(mmapslab.Meta) mmapslab.Meta) {
+	w := o.store.Meta(ref)
+	for {
+		old := w.Load()
+		if w.CompareAndSwap(old, uint64(change(mmapslab.Meta(old)))) {
+			return
+		}
+	}
+}
+
+// Tail appends to dst up to cap(dst)-len(dst) items from the end of a segment, the oldest first. The caller is in a read-side section; the items may
+// be gone from the index by the time it looks.
+func (o *Order) Tail(class, segment int, dst []mmapslab.Ref) []mmapslab.Ref {
+	c := &o.classes[class]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := c.lists[segment].tail; id != 0 && len(dst) < cap(dst); id = o.store.Link(id).Prev {
+		dst = append(dst, o.store.ItemRef(id))
+	}
+	return dst
+}
+
+// Hit marks a fetched item as memcached does (do_item_bump): the first fetch sets FETCHED; the second sets ACTIVE and, outside COLD, the time;
+// further ones do nothing. It returns true when the item is in COLD and has just become active: the caller notes it for Bump.
+func Hit(w *atomic.Uint64, m mmapslab.Meta, now uint32) (note bool) {
+	switch {
+	case m&mmapslab.Fetched == 0:
+		w.CompareAndSwap(uint64(m), uint64(m|mmapslab.Fetched)) // losing to somebody else's change loses no more than a mark
+	case m&mmapslab.Active == 0:
+		next := m | mmapslab.Active
+		if m.Segment() != Cold {
+			next = next.WithTime(now)
+		}
+		return w.CompareAndSwap(uint64(m), uint64(next)) && m.Segment() == Cold
+	}
+	return false
+}
+
+// Forget clears ACTIVE again when a note could not be kept, so that a later hit tries anew.
+func (o *Order) Forget(ref mmapslab.Ref) {
+	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m &^ mmapslab.Active })
+}
+
+// Bump moves a noted item from COLD to the head of WARM (do_item_update). The note may be old: if the chunk holds something else by now
+// that is linked, active and in COLD of the same class, that is moved, which is no harm.
+func (o *Order) Bump(ref mmapslab.Ref, now uint32) {
+	class := o.store.ListClass(ref)
+	if class == 0 {
+		return
+	}
+	c := &o.classes[class]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := mmapslab.Meta(o.store.Meta(ref).Load())
+	apart := ref&mmapslab.Chained != 0
+	if m&mmapslab.Linked == 0 || m&mmapslab.Active == 0 || m.Segment() != Cold || (m&mmapslab.ListedApart != 0) != apart {
+		return
+	}
+	o.moveLocked(c, ref, Warm, func(m mmapslab.Meta) mmapslab.Meta { return (m &^ mmapslab.Active).WithTime(now) })
+	c.moves.ToWarm++
+}
+
+// Add on an existing key counts as a use too; memcached calls do_item_update then.
+func (o *Order) Touched(ref mmapslab.Ref, now uint32) {
+	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m.WithTime(now) })
+}
+
+func (o *Order) moveLocked(c *classOrder, ref mmapslab.Ref, segment int, change func(mmapslab.Meta) mmapslab.Meta) {
+	it, ok := o.store.Item(ref)
+	if !ok {
+		return
+	}
+	size := uint64(it.Size())
+	o.pullLocked(c, ref, size)
+	o.pushLocked(c, ref, segment, size, change)
+}
+
+// pullTail looks at up to five items at the end of HOT or WARM, or one at the end of COLD or TEMP, and moves or reaps them by memcached's rules
+// (lru_pull_tail). It returns whether it did anything. total is the bytes of HOT, WARM and COLD.
+func (o *Order) pullTail(class, segment int, total uint64, maxAge, now uint32) (did bool) {
+	const tries = 5
+	var dead [tries]mmapslab.Ref
+	reap := dead[:0]
+	c := &o.classes[class]
+	c.mu.Lock()
+	l := &c.lists[segment]
+	for id, i := l.tail, 0; id != 0 && i < tries; i++ {
+		ref := o.store.ItemRef(id)
+		id = o.store.Link(id).Prev
+		if o.owner.Dead(ref, now) {
+			reap = append(reap, ref)
+			continue
+		}
+		m := mmapslab.Meta(o.store.Meta(ref).Load())
+		active := m&mmapslab.Active != 0
+		inactive := func(m mmapslab.Meta) mmapslab.Meta { return m &^ mmapslab.Active }
+		switch segment {
+		case Hot, Warm:
+			limit := total * uint64(o.settings.HotPct) / 100
+			if segment == Warm {
+				limit = total * uint64(o.settings.WarmPct) / 100
+			}
+			switch {
+			case active:
+				o.moveLocked(c, ref, Warm, inactive)
+				if did = true; segment == Warm {
+					c.moves.WithinLRU++
+					continue // memcached goes on looking after a move within WARM
+				}
+				c.moves.ToWarm++
+			case l.bytes > limit || m.Age(now) > maxAge:
+				o.moveLocked(c, ref, Cold, nil)
+				c.moves.ToCold++
+				did = true
+			}
+		case Cold:
+			if active {
+				o.moveLocked(c, ref, Warm, inactive)
+				c.moves.ToWarm++
+				did = true
+			}
+		}
+		break
+	}
+	c.mu.Unlock()
+	for _, ref := range reap {
+		o.owner.Reap(ref)
+	}
+	return did || len(reap) > 0
+}
+
+// Juggle does the maintainer's work for one class: up to 500 rounds of HOT, WARM and COLD tails (lru_maintainer_juggle). It returns how many
+// rounds moved something. The caller is in a read-side section, which Juggle keeps for all of them.
+func (o *Order) Juggle(class int, now uint32) (rounds int) {
+	const most = 500
+	c := &o.classes[class]
+	c.mu.Lock()
+	var total, coldAge uint64
+	for _, segment := range []int{Hot, Warm, Cold} {
+		total += c.lists[segment].bytes
+	}
+	if tail := c.lists[Cold].tail; tail != 0 {
+		coldAge = uint64(mmapslab.Meta(o.store.Meta(o.store.RefOf(tail)).Load()).Age(now))
+	}
+	empty := total == 0
+	c.mu.Unlock()
+	if empty {
+		return 0
+	}
+	hotAge, warmAge := uint32(float64(coldAge)*o.settings.HotMaxFactor), uint32(float64(coldAge)*o.settings.WarmMaxFactor)
+	for ; rounds < most; rounds++ {
+		did := o.pullTail(class, Hot, total, hotAge, now) || o.pullTail(class, Warm, total, warmAge, now)
+		if !o.pullTail(class, Cold, total, 0, now) && !did {
+			break
+		}
+	}
+	return rounds
+}
+
+// Cool moves one item from the end of HOT, or if there is none of WARM, to COLD, whatever their limits: for an allocation that finds nothing to evict.
+func (o *Order) Cool(class int) bool {
+	c := &o.classes[class]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, segment := range []int{Hot, Warm, Temp} {
+		if id := c.lists[segment].tail; id != 0 {
+			o.moveLocked(c, o.store.ItemRef(id), Cold, func(m mmapslab.Meta) mmapslab.Meta { return m &^ mmapslab.Active })
+			c.moves.ToCold++
+			return true
+		}
+	}
+	return false
+}
+
+// ClassInfo is the state of one class's lists, by segment.
+type ClassInfo struct {
+	Count, Bytes [segments]uint64
+	Age          [segments]uint32 // seconds since the tail's last bump
+	Moves        Moves
+}
+
+// Class returns the state of one class.
+func (o *Order) Class(class int, now uint32) (info ClassInfo) {
+	c := &o.classes[class]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.lists {
+		l := &c.lists[i]
+		info.Count[i], info.Bytes[i] = l.count, l.bytes
+		if l.tail != 0 {
+			info.Age[i] = mmapslab.Meta(o.store.Meta(o.store.RefOf(l.tail)).Load()).Age(now)
+		}
+	}
+	info.Moves = c.moves
+	return info
+}
+
+// ResetMoves sets the counters of moves to zero.
+func (o *Order) ResetMoves() {
+	for class := range o.classes {
+		c := &o.classes[class]
+		c.mu.Lock()
+		c.moves = Moves{}
+		c.mu.Unlock()
+	}
+}
+
+// Save writes the lists into a checkpoint; nobody may use the order any more.
+func (o *Order) Save(cp *mmapslab.Checkpoint) {
+	for class := range o.classes {
+		for segment := range segments {
+			l := &o.classes[class].lists[segment]
+			cp.Lists[class*segments+segment] = mmapslab.ListRecord{Head: l.head, Tail: l.tail, Count: l.count, Bytes: l.bytes}
+		}
+	}
+}
+
+// Load takes the lists of a checkpoint up. The links themselves are in the file.
+func (o *Order) Load(cp *mmapslab.Checkpoint) {
+	for class := range o.classes {
+		for segment := range segments {
+			r := &cp.Lists[class*segments+segment]
+			o.classes[class].lists[segment] = list{r.Head, r.Tail, r.Count, r.Bytes}
+		}
+	}
+}
+
+// Relink puts an item at the head of the segment that its Meta names, whatever its Linked bit says, for rebuilding the lists at start-up.
+func (o *Order) Relink(ref mmapslab.Ref, size int) {
+	c := &o.classes[o.store.ListClass(ref)]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := mmapslab.Meta(o.store.Meta(ref).Load())
+	o.pushLocked(c, ref, m.Segment(), uint64(size), func(m mmapslab.Meta) mmapslab.Meta {
+		return m &^ (mmapslab.Copying | mmapslab.Linked | mmapslab.ListedApart)
+	})
+}
+
+// Walk visits the items of one list from the head, for checking: a quiet order only. It stops when visit returns false.
+func (o *Order) Walk(class, segment int, visit func(id, prev uint32) bool) (count, bytes uint64, tail uint32) {
+	l := &o.classes[class].lists[segment]
+	for id, prev := l.head, uint32(0); id != 0; id = o.store.Link(id).Next {
+		if !visit(id, prev) {
+			break
+		}
+		prev = id
+	}
+	return l.count, l.bytes, l.tail
+}
