@@ -1,0 +1,118 @@
+package netproto
+
+import "strconv"
+
+// Replies that are the same every time, as whole lines.
+const (
+	CRLF = "\r\n"
+
+	End       = "END\r\n" // closes the values of a get, and stats
+	Stored    = "STORED\r\n"
+	NotStored = "NOT_STORED\r\n"
+	Exists    = "EXISTS\r\n"
+	NotFound  = "NOT_FOUND\r\n"
+	Deleted   = "DELETED\r\n"
+	Touched   = "TOUCHED\r\n"
+	OK        = "OK\r\n"
+	Reset     = "RESET\r\n"
+
+	Error        = "ERROR\r\n"
+	TooManyConns = "ERROR Too many open connections\r\n" // the only words that a connection over the limit hears
+
+	BadFormat           = "CLIENT_ERROR bad command line format\r\n"
+	BadCommandLine      = "CLIENT_ERROR bad command line\r\n" // stats cachedump with too few words
+	BadDataChunk        = "CLIENT_ERROR bad data chunk\r\n"   // no CRLF after the value
+	InvalidExptime      = "CLIENT_ERROR invalid exptime argument\r\n"
+	InvalidDelta        = "CLIENT_ERROR invalid numeric delta argument\r\n"
+	NonNumeric          = "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"
+	FlushNotAllowed     = "CLIENT_ERROR flush_all not allowed\r\n"
+	InvalidShutdownMode = "CLIENT_ERROR invalid shutdown mode\r\n"
+	StatsDetailUsage    = "CLIENT_ERROR usage: stats detail on|off|dump\r\n"
+	StatsDetailOff      = "CLIENT_ERROR stats detail not allowed\r\n"
+	CachedumpOff        = "CLIENT_ERROR stats cachedump not allowed\r\n"
+	IllegalSlabID       = "CLIENT_ERROR Illegal slab id\r\n"
+
+	TooLarge           = "SERVER_ERROR object too large for cache\r\n"
+	NoMemoryStoring    = "SERVER_ERROR out of memory storing object\r\n"       // no room for the item's first chunk
+	NoMemoryReading    = "SERVER_ERROR Out of memory during read\r\n"          // no room for a later chunk
+	NoMemory           = "SERVER_ERROR out of memory\r\n"                      // incr, decr
+	NoMemoryWriting    = "SERVER_ERROR out of memory writing get response\r\n" // a get
+	ShutdownNotEnabled = "SERVER_ERROR: shutdown not enabled\r\n"              // the colon is memcached's
+	SizesDisabled      = "STAT sizes_status disabled\r\n"                      // stats sizes, before End
+)
+
+// AppendValueHeader appends the line before a value of get and gat. The value and CRLF follow.
+func AppendValueHeader(dst, key []byte, flags uint32, size int) []byte {
+	dst = appendValue(dst, key, flags, size)
+	return append(dst, CRLF...)
+}
+
+// AppendValueHeaderCAS appends the line before a value of gets and gats.
+func AppendValueHeaderCAS(dst, key []byte, flags uint32, size int, cas uint64) []byte {
+	dst = append(appendValue(dst, key, flags, size), ' ')
+	dst = strconv.AppendUint(dst, cas, 10)
+	return append(dst, CRLF...)
+}
+
+func appendValue(dst, key []byte, flags uint32, size int) []byte {
+	dst = append(dst, "VALUE "...)
+	dst = append(dst, key...)
+	dst = append(dst, ' ')
+	dst = strconv.AppendUint(dst, uint64(flags), 10)
+	dst = append(dst, ' ')
+	return strconv.AppendUint(dst, uint64(size), 10)
+}
+
+// AppendNumber appends the new number after incr and decr.
+func AppendNumber(dst []byte, n uint64) []byte {
+	return append(strconv.AppendUint(dst, n, 10), CRLF...)
+}
+
+// AppendVersion appends the answer to version.
+func AppendVersion(dst []byte, version string) []byte {
+	dst = append(dst, "VERSION "...)
+	dst = append(dst, version...)
+	return append(dst, CRLF...)
+}
+
+// AppendStat appends a line of stats.
+func AppendStat(dst []byte, name, value string) []byte {
+	dst = append(appendStatName(dst, name), value...)
+	return append(dst, CRLF...)
+}
+
+// AppendStatUint appends a line of stats that is a count.
+func AppendStatUint(dst []byte, name string, value uint64) []byte {
+	dst = strconv.AppendUint(appendStatName(dst, name), value, 10)
+	return append(dst, CRLF...)
+}
+
+// AppendStatInt appends a line of stats that may be negative.
+func AppendStatInt(dst []byte, name string, value int64) []byte {
+	dst = strconv.AppendInt(appendStatName(dst, name), value, 10)
+	return append(dst, CRLF...)
+}
+
+// AppendStatFloat appends a line of stats with so many decimals.
+func AppendStatFloat(dst []byte, name string, value float64, decimals int) []byte {
+	dst = strconv.AppendFloat(appendStatName(dst, name), value, 'f', decimals, 64)
+	return append(dst, CRLF...)
+}
+
+func appendStatName(dst []byte, name string) []byte {
+	dst = append(dst, "STAT "...)
+	dst = append(dst, name...)
+	return append(dst, ' ')
+}
+
+// AppendPrefix appends a line of stats detail dump.
+func AppendPrefix(dst []byte, prefix string, gets, hits, sets, deletes uint64) []byte {
+	dst = append(append(dst, "PREFIX "...), prefix...)
+	for _, f := range [...]struct {
+		name  string
+		value uint64
+	}{{" get ", gets}, {" hit ", hits}, {" set ", sets}, {" del ", deletes}} {
+		dst = strconv.AppendUint(append(dst, f.name...), f.value, 10)
+	}
+	return append(dst, CRLF...)
+}
