@@ -1,0 +1,117 @@
+package hearth
+
+import (
+	"runtime"
+	"time"
+
+	"hearth/lru"
+	"hearth/mmapslab"
+)
+
+// reserve is how many chunks of a class are kept free once memory is full, by evicting a little ahead: what is evicted can be used only when every
+// session has left its section, and a set should not wait for that. Classes with few chunks a page keep less.
+func reserve(perPage int) uint64 { return uint64(min(16, perPage/64)) }
+
+// Bounds on waiting for other sessions' sections in alloc.
+const (
+	evictRounds = 8                      // rounds that evict one more item
+	waitMost    = 250 * time.Millisecond // then no memory
+)
+
+// alloc takes a chunk of a class: a free one, one of a new page, or one that an evicted item leaves. It may renew the section.
+func (s *Session) alloc(class int) (mmapslab.Ref, bool) {
+	ref, left, ok := s.c.store.Alloc(class)
+	if !ok {
+		return s.allocSlow(class)
+	}
+	if s.c.full.Load() && left+uint64(s.c.recl.waiting.Load()) < reserve(s.c.store.ClassChunks(class)) && !s.c.opts.NoEvict {
+		s.evictOne(class)
+	}
+	return ref, true
+}
+
+func (s *Session) allocSlow(class int) (mmapslab.Ref, bool) {
+	counts := &s.c.events[class]
+	var deadline time.Time
+	for round := 0; ; round++ {
+		if !s.c.store.AddPage(class) {
+			s.c.full.Store(true)
+			if !s.c.opts.NoEvict && round < evictRounds {
+				counts.inc(evDirectReclaims)
+				if !s.evictOne(class) && class != s.c.store.Largest() {
+					// The class's chunks may all be parts of large items, which are listed there.
+					s.evictOne(s.c.store.Largest())
+				}
+			}
+			s.renew()
+		}
+		if ref, _, ok := s.c.store.Alloc(class); ok {
+			return ref, true
+		}
+		// Somebody's section is open, or another session took what we freed.
+		switch {
+		case round == 0:
+			deadline = time.Now().Add(waitMost)
+		case s.c.recl.waiting.Load() == 0 && len(s.limbo) == 0 && (s.c.opts.NoEvict || round >= evictRounds), time.Now().After(deadline):
+			counts.inc(evOutOfMemory)
+			return 0, false
+		case round < 2*evictRounds:
+			runtime.Gosched()
+		default:
+			time.Sleep(20 * time.Microsecond)
+		}
+	}
+}
+
+// evictOne evicts the item at the end of COLD, or a dead one before it. Where COLD is empty the end of HOT or WARM cools first, as in memcached. False when
+// the class has nothing to evict.
+func (s *Session) evictOne(class int) bool {
+	const tries = 5
+	for range tries {
+		var buf [tries]mmapslab.Ref
+		refs := s.c.order.Tail(class, lru.Cold, buf[:0])
+		for _, ref := range refs {
+			if s.evict(ref) {
+				return true
+			}
+		}
+		if len(refs) == 0 && !s.c.order.Cool(class) {
+			return false
+		}
+	}
+	return false
+}
+
+// evict removes an item that the LRU gave up; false when it is not in the index: it is being published or removed by somebody else.
+func (s *Session) evict(ref mmapslab.Ref) bool {
+	it, ok := s.c.store.Item(ref)
+	if !ok {
+		return false
+	}
+	f := found{hash: s.hasher.Sum(it.Key()), ref: ref, item: it, meta: mmapslab.Meta(s.c.store.Meta(ref).Load())}
+	f.fate = s.c.fate(&it, f.meta, s.now)
+	if !s.remove(&f) {
+		return false
+	}
+	counts := &s.c.events[s.c.store.ListClass(ref)]
+	fetched := f.meta&mmapslab.Fetched != 0
+	if f.fate != alive {
+		counts.inc(evReclaimed)
+		if !fetched {
+			counts.inc(evExpiredUnfetched)
+		}
+		return true
+	}
+	counts.inc(evEvicted)
+	counts[evEvictedTime].Store(uint64(f.meta.Age(s.now)))
+	if f.meta.Exptime() != 0 {
+		counts.inc(evEvictedNonzero)
+	}
+	if !fetched {
+		counts.inc(evEvictedUnfetched)
+	}
+	if f.meta&mmapslab.Active != 0 {
+		counts.inc(evEvictedActive)
+	}
+	return true
+}

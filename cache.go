@@ -1,0 +1,357 @@
+package hearth
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hearth/index"
+	"hearth/lru"
+	"hearth/mmapslab"
+	"hearth/restore"
+)
+
+// Cache is an open cache. Its own methods are safe for concurrent use; fast paths go by way of a Session.
+type Cache struct {
+	opts  Options
+	store *mmapslab.Store
+	index *index.Index
+	order *lru.Order
+	recl  *reclaimer
+
+	time    timebase
+	now     atomic.Uint32 // the cache's time; the keeper sets it
+	started time.Duration // time since boot
+
+	restart restart
+	full    atomic.Bool // there was no page to add
+	events  [mmapslab.ClassIDs]classEvents
+
+	mu       sync.Mutex
+	sessions map[*Session]bool
+	idle     []*Session // for calls outside of any worker
+	past     counters   // of closed sessions
+	closed   bool
+
+	keeper keeper
+}
+
+// restart is how this start went.
+type restart struct {
+	verdict restore.Verdict
+	attach  time.Duration
+	sweep   time.Duration
+	swept   restore.Swept
+	items   int64
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return b
+}
+
+// ErrOption is matched by every error of Open about the options.
+var ErrOption = errors.New("hearth: bad option")
+
+// withDefaults fills in what is zero and checks the rest.
+func (o Options) withDefaults() (Options, error) {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	if o.MemoryLimit == 0 {
+		o.MemoryLimit = 64 << 20
+	}
+	if o.GrowthFactor == 0 {
+		o.GrowthFactor = 1.25
+	}
+	def(&o.MinSpace, 48)
+	def(&o.MaxItemSize, 1<<20)
+	def(&o.ChunkMax, min(512<<10, o.MaxItemSize))
+	if o.Clock == nil {
+		o.Clock = systemClock{}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	bad := func(name string, found, want any) (Options, error) {
+		return o, fmt.Errorf("%w: %s is %v, want %v", ErrOption, name, found, want)
+	}
+	switch {
+	case o.MemoryLimit < mmapslab.PageSize || o.MemoryLimit/mmapslab.PageSize > mmapslab.MaxPages-mmapslab.ClassIDs:
+		return bad("MemoryLimit", o.MemoryLimit, "1 MiB to 255 GiB")
+	case !(o.GrowthFactor > 1):
+		return bad("GrowthFactor", o.GrowthFactor, "above 1")
+	case o.MinSpace < 1:
+		return bad("MinSpace", o.MinSpace, "at least 1")
+	case o.MaxItemSize < 1024 || o.MaxItemSize > 1<<30:
+		return bad("MaxItemSize", o.MaxItemSize, "1024 to 1073741824")
+	case int64(o.MaxItemSize) > o.MemoryLimit/2:
+		return bad("MaxItemSize", o.MaxItemSize, fmt.Sprintf("at most half of MemoryLimit, %d", o.MemoryLimit/2))
+	case o.ChunkMax < 1024 || o.ChunkMax > o.MaxItemSize || mmapslab.PageSize%o.ChunkMax != 0 || o.MaxItemSize%o.ChunkMax != 0:
+		return bad("ChunkMax", o.ChunkMax, fmt.Sprintf("1024 to MaxItemSize, a divisor of the page size %d and of MaxItemSize %d", mmapslab.PageSize, o.MaxItemSize))
+	case o.HeapArena && o.Path != "":
+		return bad("HeapArena", true, "no Path beside it")
+	}
+	return o, nil
+}
+
+// ChunkSizes returns the slab class table that the options ask for: chunk sizes in bytes, those of class 1 first. o must be complete, as
+// Cache.Options returns it.
+func (o Options) ChunkSizes() []int {
+	if len(o.SlabSizes) == 0 {
+		return mmapslab.ChunkSizes(o.GrowthFactor, o.MinSpace, o.ChunkMax)
+	}
+	var sizes []int
+	for _, size := range o.SlabSizes {
+		if size = max((size+7)&^7, mmapslab.MinChunkSize); size < o.ChunkMax {
+			sizes = append(sizes, size)
+		}
+	}
+	return append(sizes, o.ChunkMax)
+}
+
+// firstBuckets is the size of a new index: memcached's 2^16 pointers.
+const firstBuckets = 1 << 16 / 8
+
+// Open opens the cache in o.Path, warm if it can be, or makes a new one. It fails for options it cannot take (ErrOption), for a file that another
+// process holds (mmapslab.ErrLocked) and for what the system refuses; a file that cannot be used is no error but a cold start, whose reason is logged.
+func Open(o Options) (*Cache, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	c := &Cache{opts: o, sessions: map[*Session]bool{}, started: o.Clock.Boot()}
+	var file *mmapslab.File
+	verdict := restore.Verdict{Kind: restore.Cold, Reason: "no file"}
+	if o.Path != "" {
+		if file, err = mmapslab.OpenFile(o.Path, o.LockWait); err != nil {
+			return nil, fmt.Errorf("hearth: %w", err)
+		}
+		here := restore.Here{BootID: o.Clock.BootID(), SinceBoot: int64(c.started)}
+		verdict = restore.Judge(file, int(o.MemoryLimit/mmapslab.PageSize), here)
+	}
+	if verdict.Kind != restore.Cold {
+		if verdict, err = c.attach(file, verdict); err != nil {
+			// What the superblock promised is not there. Nothing was changed but what a cold start replaces.
+			verdict = restore.Verdict{Kind: restore.Cold, Reason: err.Error()}
+		}
+	}
+	if verdict.Kind == restore.Cold {
+		if err := c.create(file); err != nil {
+			if file != nil {
+				file.Close()
+			}
+			return nil, fmt.Errorf("hearth: %w", err)
+		}
+	}
+	c.restart.verdict, c.restart.items = verdict, c.index.Len()
+	c.restart.attach = time.Since(began)
+	o.Logger.Info("cache opened", "file", o.Path, "start", verdict.Kind.String(), "reason", verdict.Reason, "items", c.restart.items,
+		"attach", c.restart.attach, "sweep", c.restart.sweep)
+	c.startKeeper()
+	return c, nil
+}
+
+func (c *Cache) config() mmapslab.Config {
+	return mmapslab.Config{Pages: int(c.opts.MemoryLimit / mmapslab.PageSize), ChunkSizes: c.opts.ChunkSizes(), Heap: c.opts.HeapArena}
+}
+
+// create makes an empty store.
+func (c *Cache) create(file *mmapslab.File) (err error) {
+	// CAS ids go on from those of any cache before, so that a client's old one never fits a new item: from what the file remembers, else from the
+	// time. The shift leaves room for four million stores a second, and keeps ids below 2^53, where JavaScript's numbers end, until 2038.
+	lastCAS := uint64(c.opts.Clock.Wall()) << 22
+	if file != nil {
+		lastCAS = max(lastCAS, file.LastCAS())
+	}
+	c.setTime(timebase{c.opts.Clock.Wall(), c.started})
+	seed := binary.NativeEndian.Uint64(randomBytes(8))
+	if c.store, err = mmapslab.Create(file, c.config(), c.identity(), lastCAS, seed); err != nil {
+		return err
+	}
+	region, options := c.indexParts()
+	if c.index, err = index.Create(c.store.Arena(), region, (*items)(c), options, firstBuckets); err != nil {
+		return err
+	}
+	return c.run()
+}
+
+// attach takes the file's contents over. It returns an error when the contents are not what the superblock promised: the file may be used for a
+// cold start then.
+func (c *Cache) attach(file *mmapslab.File, v restore.Verdict) (restore.Verdict, error) {
+	store, damaged, err := mmapslab.Attach(file, c.config())
+	if err != nil {
+		return v, err
+	}
+	c.store = store
+	super := store.Super()
+	if super.BootID == c.opts.Clock.BootID() && super.ClockBoot <= int64(c.started) {
+		c.setTime(timebase{super.ClockWall, time.Duration(super.ClockBoot)})
+	} else {
+		// Another boot: the wall clock counts, unless it runs behind the cache's own last second, where it cannot be right.
+		c.setTime(timebase{max(c.opts.Clock.Wall(), int64(store.ClockWord().Load())), c.started})
+	}
+	// From here on the file is changed, so it must not look clean any more.
+	err = c.run()
+	if err == nil {
+		region, options := c.indexParts()
+		c.index, err = index.Attach(store.Arena(), region, (*items)(c), options)
+	}
+	if err == nil {
+		v, err = c.rebuild(v, &super, damaged)
+	}
+	if err != nil {
+		return v, errors.Join(err, store.Unmap())
+	}
+	return v, nil
+}
+
+// rebuild takes free lists, LRU and counters over after a clean stop, and sweeps when that is not possible.
+func (c *Cache) rebuild(v restore.Verdict, was *mmapslab.Superblock, damaged []uint32) (restore.Verdict, error) {
+	limit, assigned, _ := c.store.Pages()
+	excess := max(0, min(assigned, int(was.PageLimit))-limit)
+	why := ""
+	switch {
+	case v.Kind == restore.Unclean:
+		why = v.Reason
+	case len(damaged) > 0:
+		why = fmt.Sprintf("%d pages are damaged", len(damaged))
+	case excess > 0:
+		why = fmt.Sprintf("%d pages in use, limit now %d", assigned, limit)
+	default:
+		cp, err := c.store.ReadCheckpoint()
+		if err == nil {
+			c.order.Load(cp)
+			c.index.SetLen(int64(cp.Items))
+			return v, nil
+		}
+		why = err.Error()
+	}
+	began := time.Now()
+	swept, err := restore.Sweep(c.parts(), damaged, excess)
+	if err != nil {
+		return v, err
+	}
+	c.restart.swept, c.restart.sweep = swept, time.Since(began)
+	if v.Kind == restore.Clean {
+		v.Reason += "; swept, since " + why
+	}
+	return v, nil
+}
+
+func (c *Cache) parts() restore.Parts {
+	return restore.Parts{Store: c.store, Index: c.index, Order: c.order}
+}
+
+// indexParts returns what the index is made with, and makes what it needs.
+func (c *Cache) indexParts() (index.Region, index.Options) {
+	c.order = lru.New(c.store, (*items)(c), lru.Defaults)
+	c.recl = newReclaimer(c.freeItem)
+	state, half, size := c.store.IndexRegion()
+	return index.Region{State: state, Half: half, HalfSize: size}, index.Options{
+		AfterGrace: c.recl.after,
+		Discard:    c.store.Discard,
+		Populate:   c.store.BackIndex,
+		Evict:      c.dropped,
+	}
+}
+
+// run marks the file as running, durably, before the first change.
+func (c *Cache) run() error {
+	limit, _, _ := c.store.Pages()
+	c.store.Edit(func(sb *mmapslab.Superblock) { sb.Generation++; sb.Stopped = 0; sb.PageLimit = uint32(limit) })
+	return c.store.SetState(mmapslab.Running, c.identity())
+}
+
+func (c *Cache) identity() mmapslab.Identity {
+	return mmapslab.Identity{BootID: c.opts.Clock.BootID(), ClockWall: c.time.wall, ClockBoot: int64(c.time.boot)}
+}
+
+// Close stops the cache clean, so that the next Open finds everything. While sessions are open or items pinned it fails and changes nothing. It
+// fails, too, when the file cannot be saved; then the cache is closed, and the next start is as after a kill.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return errors.New("hearth: close: closed already")
+	}
+	for _, s := range c.idle {
+		c.dropLocked(s)
+	}
+	c.idle = nil
+	open := len(c.sessions)
+	if open > 1 { // the keeper's own
+		c.mu.Unlock()
+		return fmt.Errorf("hearth: close: %d sessions are open, want none", open-1)
+	}
+	if n := c.recl.pins.Load(); n != 0 {
+		c.mu.Unlock()
+		return fmt.Errorf("hearth: close: %d items are pinned, want none", n)
+	}
+	c.closed = true
+	c.mu.Unlock()
+	c.stopKeeper()
+	began := time.Now()
+	c.recl.collect()
+	items := c.index.Len()
+	err := c.save()
+	err = errors.Join(err, c.store.Close())
+	c.opts.Logger.Info("cache closed", "file", c.opts.Path, "items", items, "took", time.Since(began), "error", err)
+	return err
+}
+
+// save writes the checkpoint and marks the file as clean.
+func (c *Cache) save() error {
+	if c.opts.Path == "" {
+		return nil
+	}
+	cp := &mmapslab.Checkpoint{Items: uint64(c.index.Len())}
+	c.order.Save(cp)
+	if err := c.store.WriteCheckpoint(cp); err != nil {
+		return err
+	}
+	c.store.Edit(func(sb *mmapslab.Superblock) { sb.Stopped = c.opts.Clock.Wall() })
+	return c.store.MarkClean(c.identity())
+}
+
+// Check proves that the cache is consistent, and returns what it finds wrong. No session may be in a section, and no draft under way.
+func (c *Cache) Check() []restore.Finding {
+	c.pauseKeeper(true)
+	defer c.pauseKeeper(false)
+	c.index.HoldGrowth(true)
+	defer c.index.HoldGrowth(false)
+	c.index.FinishGrowth()
+	c.recl.collect()
+	return restore.Check(c.parts(), nil)
+}
+
+func (c *Cache) setTime(b timebase) {
+	c.time = b
+	c.now.Store(b.at(c.opts.Clock.Boot()))
+}
+
+// tick advances the cache's time.
+func (c *Cache) tick() {
+	now := c.time.at(c.opts.Clock.Boot())
+	if c.now.Swap(now) != now {
+		c.store.ClockWord().Store(uint64(now))
+	}
+}
+
+// Now returns the cache's time: seconds since 1970, as exptimes count.
+func (c *Cache) Now() uint32 { return c.now.Load() }
+
+// Uptime returns the time since Open.
+func (c *Cache) Uptime() time.Duration { return c.opts.Clock.Boot() - c.started }
+
+// Options returns the options with the defaults filled in.
+func (c *Cache) Options() Options { return c.opts }

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"hearth"
+	"hearth/netproto/server"
+)
+
+func main() {
+	c, err := parse(os.Args, os.Getenv)
+	if err == nil {
+		if !isDaemon() {
+			os.Stderr.WriteString(c.warnings)
+			if c.daemon {
+				os.Exit(daemonize(c))
+			}
+		}
+		err = serve(c)
+	}
+	os.Exit(exitCode(err))
+}
+
+// serve runs the server to its end. The order is memcached's: limits, then the user, then everything that makes files, so that the slab
+// file, the unix socket and the pid file belong to that user and the next start can have them again. The file is opened before the
+// listeners: a second server on it must not take the first one's socket.
+//
+// The garbage collector and GOMAXPROCS stay as they are: a request allocates nothing and the items are not on the heap, so there is next to
+// nothing to tune, and a locked thread that waits in epoll holds no P.
+func serve(c *config) error {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT, unix.SIGUSR1)
+	defer stop()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	signal.Ignore(unix.SIGPIPE)
+	onHangup(func() { log.Info("SIGHUP: nothing to reload") })
+
+	if err := prepare(c); err != nil {
+		return err
+	}
+	c.cache.Logger, c.server.Logger = log, log
+	cache, err := hearth.Open(c.cache)
+	if errors.Is(err, hearth.ErrOption) {
+		return fail(exUsage, "%v", err)
+	}
+	if err != nil {
+		return fail(exOSErr, "%v", err)
+	}
+	srv, err := server.New(cache, c.server)
+	if err != nil {
+		return fail(exOSErr, "%v", errors.Join(err, cache.Close()))
+	}
+	if c.verbosity > 1 {
+		os.Stderr.WriteString(slabClasses(cache.Options().ChunkSizes()))
+	}
+	writePortFile(os.Getenv("MEMCACHED_PORT_FILENAME"), srv.Addrs())
+	writePidFile(c.pidFile)
+	log.Info("started", "addr", joinAddrs(srv.Addrs()), "pid", os.Getpid(), "memory", fmt.Sprintf("%dm", c.cache.MemoryLimit/mib),
+		"file", c.cache.Path, "version", version)
+	startedDaemon(c)
+
+	err = srv.Serve(ctx)
+	if fault := (*server.FaultError)(nil); errors.As(err, &fault) {
+		return fail(exSoftware, "%v", err) // the file is not closed: what it says about itself is still true, and a clean mark would not be
+	}
+	reason := "signal"
+	if errors.Is(err, server.ErrShutdown) {
+		reason, err = "shutdown command", nil
+	}
+	if err = errors.Join(err, cache.Close()); err != nil {
+		return fail(exOSErr, "%v", err)
+	}
+	log.Info("stopped", "reason", reason)
+	if c.daemon {
+		removePidFile(c.pidFile)
+	}
+	return nil
+}

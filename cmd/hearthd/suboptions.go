@@ -1,0 +1,292 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// suboption is a row of the -o table. set gets the value; without one ("-o name") it is not called when missing holds a complaint.
+type suboption struct {
+	name    string
+	missing string // printed when the value is missing; "": no value is needed, and one that is given does not matter unless set looks at it
+	set     func(s *settings, value string) error
+	help    string // "": not shown
+}
+
+// suboptionTable lists what -o knows, in groups by what it means here. An engine that arrives later changes its rows.
+//
+// The tuning knobs shape memcached's background work. Only hit rate and speed depend on them, so they are checked as memcached checks
+// them and otherwise have no effect until the engine they tune is there. What a client, or a firewall, could tell apart is refused instead.
+var suboptionTable = []suboption{
+	// What has its meaning.
+	{"maxconns_fast", "", func(s *settings, _ string) error { s.server.NoMaxConnsFast = false; return nil },
+		"immediately close new connections after limit (default: enabled)"},
+	{"no_maxconns_fast", "", func(s *settings, _ string) error { s.server.NoMaxConnsFast = true; return nil },
+		"stop accepting connections at the limit instead"},
+	{"hashpower", "Missing numeric argument for hashpower", hashPower,
+		"shown in the settings; the index grows by itself (12 to 32)"},
+	{"slab_sizes", argument, func(s *settings, v string) error { s.slabSizes, s.slabSizesGiven = v, true; return nil },
+		"chunk sizes in bytes, ascending, joined with '-'"},
+	{"slab_chunk_max", argument, chunkMax,
+		"largest chunk in kilobytes; larger items are chained (default: 512)"},
+	{"no_chunked_items", "", func(s *settings, _ string) error { s.chunkMax = slabPage; return nil },
+		"same as slab_chunk_max=1024"},
+	{"modern", "", nothingToDo, "enables options which will be default in future.\ncurrently: nothing"},
+	{"no_modern", "", noModern, "uses defaults of memcached 1.4.x: no chained items, no_maxconns_fast"},
+
+	// Tuning knobs: checked, then without effect.
+	{"no_hashexpand", "", nothingToDo, ""},
+	{"slab_reassign", "", nothingToDo, ""},
+	{"no_slab_reassign", "", nothingToDo, ""},
+	{"slab_automove", "", slabAutomove, ""},
+	{"no_slab_automove", "", nothingToDo, ""},
+	{"slab_automove_ratio", argument, func(_ *settings, v string) error {
+		if f := atof(v); !(f > 0 && f <= 1) {
+			return fail(1, "slab_automove_ratio must be > 0 and < 1")
+		}
+		return nil
+	}, ""},
+	{"slab_automove_window", argument, func(_ *settings, v string) error {
+		if atoi(v) < 3 {
+			return fail(1, "slab_automove_window must be > 2")
+		}
+		return nil
+	}, ""},
+	{"tail_repair_time", "Missing numeric argument for tail_repair_time", func(_ *settings, v string) error {
+		if atoi(v) < 10 {
+			return fail(1, "Cannot set tail_repair_time to less than 10 seconds")
+		}
+		return nil
+	}, ""},
+	{"hash_algorithm", argument, func(_ *settings, v string) error {
+		if !slices.Contains([]string{"jenkins", "murmur3", "xxh3"}, v) {
+			return fail(1, "Unknown hash_algorithm option (jenkins, murmur3, xxh3)")
+		}
+		return nil
+	}, ""},
+	{"lru_crawler", "", nothingToDo, ""},
+	{"no_lru_crawler", "", nothingToDo, ""},
+	{"lru_crawler_sleep", "Missing lru_crawler_sleep value", func(_ *settings, v string) error {
+		if n := atoi(v); n < 0 || n > 1000000 {
+			return fail(1, "LRU crawler sleep must be between 0 and 1 second")
+		}
+		return nil
+	}, ""},
+	{"lru_crawler_tocrawl", "Missing lru_crawler_tocrawl value", func(_ *settings, v string) error {
+		if _, ok := safeStrtoul(v); !ok {
+			return fail(1, "lru_crawler_tocrawl takes a numeric 32bit value")
+		}
+		return nil
+	}, ""},
+	{"lru_maintainer", "", func(s *settings, _ string) error { s.lruMaintainer = true; return nil }, ""},
+	{"no_lru_maintainer", "", func(s *settings, _ string) error { s.lruMaintainer = false; return nil }, ""},
+	{"hot_lru_pct", argument, func(s *settings, v string) error { return percent(&s.hotPct, "hot_lru_pct", v) }, ""},
+	{"warm_lru_pct", argument, func(s *settings, v string) error { return percent(&s.warmPct, "warm_lru_pct", v) }, ""},
+	{"hot_max_factor", argument, aboveZero("hot_max_factor"), ""},
+	{"warm_max_factor", argument, aboveZero("warm_max_factor"), ""},
+	{"temporary_ttl", argument, func(s *settings, _ string) error { s.tempLRU = true; return nil }, ""},
+	{"watcher_logbuf_size", argument, unsigned("watcher_logbuf_size"), ""},
+	{"worker_logbuf_size", argument, unsigned("worker_logbuf_size"), ""},
+
+	// What memcached accepts and ignores as well, or without the build option or flag that they belong to.
+	{"inline_ascii_resp", "", nothingToDo, ""},
+	{"no_inline_ascii_resp", "", nothingToDo, ""},
+	{"resp_obj_mem_limit", "", func(s *settings, _ string) error {
+		s.warnings += "DEPRECATED: resp_obj_mem_limit no longer used. See read_buf_mem_limit,\n"
+		return nil
+	}, ""},
+	{"drop_privileges", "", nothingToDo, ""},
+	{"no_drop_privileges", "", nothingToDo, ""},
+	{"relaxed_privileges", "", nothingToDo, ""},
+	{"ssl_chain_cert", argument, nothingToDo, ""}, // ssl_*: nothing without -Z, and that is refused
+	{"ssl_key", argument, nothingToDo, ""},
+	{"ssl_ciphers", argument, nothingToDo, ""},
+	{"ssl_ca_cert", argument, nothingToDo, ""},
+	{"ssl_verify_mode", argument, zeroToThree("ssl_verify_mode"), ""},
+	{"ssl_keyformat", argument, func(_ *settings, v string) error {
+		if _, ok := safeStrtol(v); !ok {
+			return fail(1, "could not parse argument to ssl_keyformat")
+		}
+		return nil
+	}, ""},
+	{"ssl_wbuf_size", argument, unsigned("ssl_wbuf_size"), ""},
+	{"ssl_session_cache", "", nothingToDo, ""},
+	{"ssl_kernel_tls", "", nothingToDo, ""},
+	{"ssl_min_version", argument, zeroToThree("ssl_min_version"), ""},
+
+	// What could be told apart: refused unless it asks for nothing.
+	{"idle_timeout", "Missing numeric argument for idle_timeout", func(s *settings, v string) error {
+		return s.unlessZero(atoi(v) != 0, "-o idle_timeout")
+	}, ""},
+	{"track_sizes", "", func(s *settings, _ string) error { return s.unlessZero(true, "-o track_sizes") }, ""},
+	{"read_buf_mem_limit", argument, func(s *settings, v string) error {
+		n, ok := safeStrtoul(v)
+		if !ok {
+			return fail(1, "could not parse argument to read_buf_mem_limit")
+		}
+		return s.unlessZero(n != 0, "-o read_buf_mem_limit")
+	}, ""},
+	{"sock_cookie_id", argument, func(s *settings, v string) error {
+		n, _ := safeStrtoul(v) // memcached takes what is no number for 0
+		return s.unlessZero(n != 0, "-o sock_cookie_id")
+	}, ""},
+}
+
+// argument is the usual complaint about a missing value; %s is the suboption's name.
+const argument = "Missing %s argument"
+
+// suboptions reads the value of one -o, as getsubopt does. Order matters: what comes later overrides, so `no_modern,maxconns_fast` has the
+// latter on. The suboptions of external storage and the proxy are as unknown as in a memcached built without them.
+func (s *settings) suboptions(list string) error {
+	for list != "" {
+		var word string
+		word, list, _ = strings.Cut(list, ",")
+		name, value, given := strings.Cut(word, "=")
+		i := slices.IndexFunc(suboptionTable, func(o suboption) bool { return o.name == name })
+		if i < 0 {
+			return fail(1, "Illegal suboption \"%s\"", word)
+		}
+		o := suboptionTable[i]
+		if o.missing == argument {
+			o.missing = fmt.Sprintf(argument, name)
+		}
+		if !given && o.missing != "" {
+			return fail(1, "%s", o.missing)
+		}
+		if !given && name == "slab_automove" {
+			value = "1"
+		}
+		if err := o.set(s, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func nothingToDo(*settings, string) error { return nil }
+
+// unlessZero notes a suboption that this build cannot do, if it was asked to do anything.
+func (s *settings) unlessZero(asked bool, what string) error {
+	if asked {
+		s.missing = append(s.missing, what)
+	}
+	return nil
+}
+
+func hashPower(s *settings, v string) error {
+	switch s.server.HashPower = atoi(v); {
+	case s.server.HashPower < 12:
+		return fail(1, "Initial hashtable multiplier of %d is too low", s.server.HashPower)
+	case s.server.HashPower > 32:
+		return fail(1, "Initial hashtable multiplier of %d is too high\n"+
+			"Choose a value based on \"STAT hash_power_level\" from a running instance", s.server.HashPower)
+	}
+	return nil
+}
+
+func chunkMax(s *settings, v string) error {
+	n, ok := safeStrtoul(v)
+	if !ok || n == 0 { // memcached goes on to divide by it
+		return fail(1, "could not parse argument to slab_chunk_max")
+	}
+	s.chunkMax, s.chunkMaxGiven = int(n)*1024, true
+	return nil
+}
+
+func noModern(s *settings, _ string) error {
+	s.chunkMax, s.server.NoMaxConnsFast, s.lruMaintainer = slabPage, true, false
+	return nil
+}
+
+func slabAutomove(_ *settings, v string) error {
+	if n := atoi(v); n < 0 || n > 2 {
+		return fail(1, "slab_automove must be between 0 and 2")
+	}
+	return nil
+}
+
+func percent(p *int, name, v string) error {
+	if *p = atoi(v); *p < 1 || *p >= 80 {
+		return fail(1, "%s must be > 1 and < 80", name)
+	}
+	return nil
+}
+
+func aboveZero(name string) func(*settings, string) error {
+	return func(_ *settings, v string) error {
+		if !(atof(v) > 0) {
+			return fail(1, "%s must be > 0", name)
+		}
+		return nil
+	}
+}
+
+func unsigned(name string) func(*settings, string) error {
+	return func(_ *settings, v string) error {
+		if _, ok := safeStrtoul(v); !ok {
+			return fail(1, "could not parse argument to %s", name)
+		}
+		return nil
+	}
+}
+
+func zeroToThree(name string) func(*settings, string) error {
+	return func(_ *settings, v string) error {
+		if n, ok := safeStrtol(v); !ok {
+			return fail(1, "could not parse argument to %s", name)
+		} else if n < 0 || n > 3 {
+			return fail(1, "Invalid %s. Use help to see valid options.", name)
+		}
+		return nil
+	}
+}
+
+// finishSlabSizes judges -o slab_sizes, which depends on -n and slab_chunk_max wherever those stand.
+func (s *settings) finishSlabSizes() error {
+	const (
+		align      = 8
+		maxClasses = 63 // and one more for pages that belong to no class
+	)
+	size, last := 0, 0
+	for _, word := range strings.FieldsFunc(s.slabSizes, func(r rune) bool { return r == '-' }) {
+		n, ok := safeStrtoul(word)
+		if ok { // else the message names the one before, as memcached's does
+			size = int(n)
+		}
+		switch {
+		case !ok || size < s.cache.MinSpace || size > s.chunkMax:
+			return fail(exUsage, "slab size %d is out of valid range", size)
+		case size <= last:
+			return fail(exUsage, "slab size %d cannot be lower than or equal to a previous class size", size)
+		case size <= last+align:
+			return fail(exUsage, "slab size %d must be at least %d bytes larger than previous class", size, align)
+		}
+		last = size
+		s.cache.SlabSizes = append(s.cache.SlabSizes, size)
+		if len(s.cache.SlabSizes) >= maxClasses {
+			return fail(exUsage, "too many slab classes specified")
+		}
+	}
+	if s.slabSizesGiven && last == 0 {
+		return fail(exUsage, "slab_sizes: no sizes given")
+	}
+	return nil
+}
+
+func suboptionHelp() string {
+	var b strings.Builder
+	var knobs []string
+	for _, o := range suboptionTable {
+		if o.help == "" {
+			knobs = append(knobs, o.name)
+			continue
+		}
+		fmt.Fprintf(&b, "   - %-20s %s\n", o.name+":", strings.ReplaceAll(o.help, "\n", "\n"+strings.Repeat(" ", 26)))
+	}
+	b.WriteString("   - checked, and without effect or refused in this build:\n")
+	for line := range slices.Chunk(knobs, 4) {
+		fmt.Fprintf(&b, "       %s\n", strings.Join(line, " "))
+	}
+	return b.String()
+}

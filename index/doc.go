@@ -1,0 +1,91 @@
+/*
+Package index maps the hash of a key to the Ref of its item: a lock-free hash table with open addressing, in two halves of a region of the slab
+file. It is the only source of truth for "is this key live": a key is live iff one LIVE (or FROZEN) word in its window refers to its item.
+
+It does not know what an item is, who retires it, or how sections of readers are kept: it asks Items and Options. It holds no lock, in the file or
+out of it.
+
+# The word
+
+	63                                     23 22                3 2  0
+	┌────────────────────────────────────────┬───────────────────┬────┐
+	│ ref: 41  (TENTATIVE: a token)          │ tag: 20           │ st │
+	└────────────────────────────────────────┴───────────────────┴────┘
+
+Eight words are a bucket, one cache line. A table of n buckets has three more behind it, so that a window, the home bucket and the next three, never
+wraps. The home is uint32(h>>32)*n>>32, the tag the low 20 bits of h.
+
+# States, and who moves a slot between them
+
+	EMPTY      the zero word.
+	TENTATIVE  a writer's claim; answers nobody. Its ref bits are a token of this writer and attempt.
+	LIVE       the key's item is ref.
+	FROZEN     answers readers as LIVE does, changed by nobody, on its way to the new table.
+	MOVED      for ever, until the half is discarded: look in the new table.
+
+	EMPTY → TENTATIVE      insert, copy: place
+	TENTATIVE → LIVE       its owner alone: promote
+	TENTATIVE → EMPTY      its owner (withdraw); any writer or copier with the same tag (kill); Sweep
+	LIVE → LIVE'           Replace
+	LIVE → EMPTY           Delete; Sweep; evict, in the new table, when the old slot of the item is MOVED
+	LIVE → FROZEN          any helper, in the old table
+	FROZEN → MOVED         any helper, when the copy is LIVE in the new table, or was
+	EMPTY, TENTATIVE → MOVED   any helper
+
+Words never move between slots, growth aside.
+
+# Ordered stores: what a reader, and the sweep after a kill, would see were they swapped
+
+Insert, place before scan (insertInto). Scanning first, two inserters would each see nothing, then both place and promote: Find returns one or
+the other as slots come free, and the sweep finds two live items of one key, not knowing which was acknowledged last.
+
+Insert, scan before promote (insertInto). The same two LIVE words, until the scan; a kill in that time leaves them.
+
+Insert, promote before the caller's ack: swapped, a kill loses an acknowledged set. The item's bytes come before all of it (the caller): swapped, Find
+returns a Ref to bytes that nobody wrote.
+
+Replace and Delete are one store. The old item is retired after it (the caller): swapped, Find hands out a chunk that is reused.
+
+Growth (start, moveSlot, copyItem, finish, discard) has its pairs in comments at those functions; in order: bucket count, State says growing, view,
+FROZEN, copy LIVE, MOVED, State names the new table, view, grace period, discard, count 0.
+
+In the image of a killed process TENTATIVE words were never acknowledged and are cleared; a FROZEN word and a LIVE one in the new table name one item, and
+going on with the growth takes the FROZEN one away. After a power loss the file is not used, so no pair needs a flush.
+
+# Never two live words of one key
+
+In one table: let A and B promote words of a key with no time between at which the key was absent. Each placed, then scanned, then promoted, and
+the store that places is sequentially consistent with the loads that scan. Say A placed first. If B placed before A's scan read B's slot, A killed
+B's word, and B's promotion failed; or A found it LIVE and withdrew. If B placed after that, then B's scan, later still, found A's word: TENTATIVE, and
+killed it, so that A's promotion failed; or LIVE, and withdrew. Tokens make "my word" mean mine: otherwise a killed writer could promote the word
+that another put in the same slot. Same tag is enough to kill; only the same key is enough to withdraw.
+
+Over two tables: a writer works in the new table only after it saw the whole old window MOVED. A word of the key that is LIVE in the old table then
+would have been promoted by somebody who placed in a slot not yet MOVED; its scan after placing meets no FROZEN or MOVED word, or it withdraws; so when it
+promotes, no word of this key can have left the window since it placed but by way of its own kill. A copier puts an item into the new table only while its
+old slot is FROZEN, looked at after its scan and before its promotion. Its rivals are other copiers of the same item, with which the argument for
+one table settles it, and writers, who come after MOVED: had it placed before another's copy was promoted, it was killed by that one's scan;
+else the last look sees MOVED. index-grow.pml in testdata is this paragraph as a model, index-insert.pml the one above.
+
+Find misses only at a moment when the key was absent: while a key stays present it stays in its slot, so a scan meets it there; if it went to the
+new table meanwhile, the scan met MOVED there instead, and looks in the new table afterwards.
+
+# A suspended thread keeps nobody from finishing
+
+There is nothing to wait for. A TENTATIVE word of a sleeper is killed by those it concerns and is one slot of 32 to the others; in a window without
+anything else it is killed by anybody. FROZEN words are copied by whoever needs them. Buckets claimed by a sleeping helper are moved by the second
+pass. A sleeping starter's steps are done by the next starter, a sleeping finisher's by the next helper. Retries: a CAS fails because somebody else's
+succeeded. Two inserters of one tag may kill each other in turn; a short random backoff parts them with probability one. What does wait is memory: a thread
+asleep in a section, or between the end of a growth and its AfterGrace, keeps the old half from being discarded and so the next growth from starting, and
+full windows evict meanwhile. It costs items, not progress.
+
+# Twelve bytes an item
+
+At rest a table costs 8 bytes over its load. Growing by f at load l leaves 8f/l bytes an item, the most it ever is while items only come (deletes
+do not shrink a table). Windows of 32 words that may not be rearranged fill up long before the table does: in a table that grows by a quarter whenever
+a window is full, the load is 0.45 to 0.6 and an item costs up to 18 bytes. So large tables grow by an eighth, at a full window only above forceLoad,
+which makes 11.9 bytes the worst, and below it a full window evicts: about one insert in a thousand while a large table fills. Placing in the home bucket up to homeFill and then in the emptiest bucket of the window, in place of first fit, makes that rate ten times
+smaller. Tables up to smallBuckets, where all this is about a megabyte, double instead and do not evict unless half empty. A quarter and 0.82, the plain
+choice, would evict one insert in two hundred and still cost 12.5 bytes. Not counted is the old half while a growth runs or drains.
+*/
+package index

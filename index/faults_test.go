@@ -1,0 +1,328 @@
+//go:build faults
+
+package index_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"hearth/index"
+	"hearth/mmapslab"
+	"hearth/mmapslab/fault"
+)
+
+// points are the places between two stores. index.grow.evicted needs a hash that does not spread and has a test of its own.
+var points = []string{
+	"index.insert.placing", "index.insert.placed", "index.insert.scanned", "index.insert.promoting", "index.insert.promoted",
+	"index.replace.before", "index.replace.after", "index.delete.before", "index.delete.after",
+	"index.grow.sized", "index.grow.started", "index.grow.frozen", "index.copy.placing", "index.copy.placed", "index.copy.scanned", "index.copy.promoting", "index.copy.promoted",
+	"index.grow.copied", "index.grow.moved", "index.grow.switched", "index.grow.discarded",
+}
+
+// One thread is suspended, from its first visit to the point until all others did their fixed work.
+func TestThreadSuspendedAnywhereKeepsNobodyFromFinishing(t *testing.T) {
+	const clients, each = 6, 60
+	for _, point := range points {
+		t.Run(point, func(t *testing.T) {
+			hits := 0
+			for seed := uint64(0); seed < 40 && hits < 4; seed++ {
+				r := heapRival(t, 5, 512)
+				var visits atomic.Int64
+				release, suspended := make(chan struct{}), make(chan struct{})
+				skip := int64(seed % 4 * 3) // not always the very first visit
+				fault.Set(func(p string) {
+					if p == point && visits.Add(1) == skip+1 {
+						close(suspended)
+						<-release
+					}
+				})
+				var finished atomic.Int64
+				var all, grow sync.WaitGroup
+				var stop atomic.Bool
+				done := make(chan struct{}, clients)
+				for id := range clients {
+					all.Go(func() {
+						r.client(id, each, rand.New(rand.NewPCG(seed, uint64(id))))
+						finished.Add(1)
+						done <- struct{}{}
+					})
+				}
+				grow.Go(func() { r.grower(&stop) })
+				deadline := time.After(20 * time.Second)
+				for waiting := clients - 1; waiting > 0; waiting-- { // the suspended one may be a client
+					select {
+					case <-done:
+					case <-deadline:
+						t.Errorf("only %d of %d others finished", finished.Load(), clients-1)
+						waiting = 0
+					}
+				}
+				select {
+				case <-suspended:
+					hits++
+				default: // the clients were done before anybody came by: try again
+				}
+				stop.Store(true)
+				close(release)
+				all.Wait()
+				grow.Wait()
+				fault.Set(nil)
+				r.history.check(t)
+				r.env.check(t)
+				if t.Failed() {
+					t.Fatalf("seed %d", seed)
+				}
+			}
+			if hits == 0 {
+				t.Error("nobody was ever suspended here")
+			}
+		})
+	}
+}
+
+// stage runs goroutines one at a time and changes between them at points only, so that every history and every crash image is a schedule that
+// a seed names, and the hook may look at the arena while all stand still.
+type stage struct {
+	rnd     *rand.Rand
+	turn    []chan struct{}
+	live    []int // who has not finished
+	current int
+	at      func(point string)
+	looking bool // at runs, and passes points itself
+	switchy int  // switch at one point in so many
+}
+
+func (s *stage) run(actors []func()) {
+	var wg sync.WaitGroup
+	s.turn = make([]chan struct{}, len(actors))
+	for i := range actors {
+		s.turn[i] = make(chan struct{})
+		s.live = append(s.live, i)
+	}
+	for i, act := range actors {
+		wg.Go(func() {
+			<-s.turn[i]
+			act()
+			for j, id := range s.live {
+				if id == i {
+					s.live = append(s.live[:j], s.live[j+1:]...)
+					break
+				}
+			}
+			if len(s.live) > 0 {
+				s.current = s.live[s.rnd.IntN(len(s.live))]
+				s.turn[s.current] <- struct{}{}
+			}
+		})
+	}
+	fault.Set(func(point string) {
+		if s.looking {
+			return
+		}
+		me := s.current
+		s.looking = true
+		s.at(point)
+		s.looking = false
+		if s.rnd.IntN(s.switchy) != 0 {
+			return
+		}
+		if next := s.live[s.rnd.IntN(len(s.live))]; next != me {
+			s.current = next
+			s.turn[next] <- struct{}{}
+			<-s.turn[me]
+		}
+	})
+	defer fault.Set(nil)
+	s.current = s.live[s.rnd.IntN(len(s.live))]
+	s.turn[s.current] <- struct{}{}
+	wg.Wait()
+}
+
+// At every point of many schedules the arena is what a kill would leave. The image attaches, is sound, and has for each key what the living index
+// has at that moment; those answers are part of the history, which must be linearizable, so acknowledged sets are there and deleted ones are not.
+func TestEveryCrashImageHoldsWhatWasAcknowledged(t *testing.T) {
+	schedules := 1500
+	if testing.Short() {
+		schedules = 150
+	}
+	seen := map[string]int{}
+	images := 0
+	for seed := range uint64(schedules) {
+		r := heapRival(t, 4, 64)
+		s := &stage{rnd: rand.New(rand.NewPCG(seed, 7)), switchy: 1 + int(seed%3)}
+		s.at = func(point string) {
+			seen[point]++
+			if s.rnd.IntN(4) != 0 { // the point's turn comes in another schedule
+				return
+			}
+			images++
+			for k := range r.keys {
+				r.find(50, k)
+			}
+			if err := r.crash(s.rnd); err != nil {
+				t.Errorf("seed %d at %s: %v", seed, point, err)
+			}
+		}
+		var actors []func()
+		for id := range 4 {
+			actors = append(actors, func() { r.client(id, 8, rand.New(rand.NewPCG(seed, uint64(id)))) })
+		}
+		for range 2 {
+			actors = append(actors, func() {
+				for range 12 {
+					r.op(func() { r.Start(); r.Help(1) })
+				}
+			})
+		}
+		s.run(actors)
+		r.history.check(t)
+		r.env.check(t)
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+	for _, p := range points {
+		if seen[p] == 0 {
+			t.Errorf("no schedule came by %s", p)
+		}
+	}
+	t.Logf("%d images", images)
+}
+
+// crash copies the arena as it is, lets a new process attach the copy, and compares.
+func (r *rival) crash(rnd *rand.Rand) error {
+	image := mmapslab.NewHeapArena(r.arena.Size())
+	for off := int64(0); off < r.arena.Size(); off += 8 {
+		image.Word(off).Store(r.arena.Word(off).Load())
+	}
+	x, err := index.Attach(image, r.region, r.items, index.Options{})
+	if err != nil {
+		return err
+	}
+	// As the sweep would see it at once: one item a key over both tables.
+	live := map[string]mmapslab.Ref{}
+	for _, words := range x.Tables() {
+		inThis := map[string]bool{}
+		for _, w := range words {
+			if ref, _, st := index.Unpack(w); st == index.StateLive || st == index.StateFrozen {
+				k := string(r.items.key[ref-1])
+				if other, ok := live[k]; ok && other != ref || inThis[k] {
+					return fmt.Errorf("%s is live as %d and %d", k, other, ref)
+				}
+				live[k], inThis[k] = ref, true
+			}
+		}
+	}
+	same := func(when string) error {
+		for k := range r.keys {
+			want, _ := r.Find(r.hash(k), key(k))
+			if got, _ := x.Find(r.hash(k), key(k)); got != want {
+				return fmt.Errorf("%s: key %d is %d, the living index has %d", when, k, got, want)
+			}
+		}
+		return nil
+	}
+	if err := same("attached"); err != nil {
+		return err
+	}
+	x.Help(rnd.IntN(4) + 1)
+	if err := same("growing on"); err != nil {
+		return err
+	}
+	x.FinishGrowth()
+	n := int64(0)
+	x.Sweep(0, x.SweepBuckets(), func(mmapslab.Ref, uint32, uint32) bool { n++; return true })
+	x.SetLen(n)
+	if err := same("swept"); err != nil {
+		return err
+	}
+	if err := checkAtRest(x, r.items); err != nil {
+		return err
+	}
+	// The spare half must be as empty as it claims: what an earlier table left there would come back now.
+	x.Start()
+	x.FinishGrowth()
+	if err := same("grown again"); err != nil {
+		return err
+	}
+	return checkAtRest(x, r.items)
+}
+
+// One helper sleeps after it froze key 0 in the first bucket; a second one between its copy of key 1, in the next bucket, and MOVED. A third, short
+// of room for key 0, evicts the copy of key 1: then the FROZEN word it came from must not bring it back.
+func TestItemEvictedByGrowthDoesNotComeBack(t *testing.T) {
+	r := heapRival(t, 2, 512)
+	var dropped []mmapslab.Ref
+	opt := r.opt
+	opt.Evict = func(ref mmapslab.Ref) { dropped = append(dropped, ref) }
+	region, size := regionFor(512)
+	a := mmapslab.NewHeapArena(size)
+	x, err := index.Create(a, region, r.items, opt, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := r.hash(0)
+	refs := [2]mmapslab.Ref{r.newRef(0), r.newRef(1)}
+	for k, ref := range refs {
+		if res, _ := x.Insert(h, key(k), ref); res != index.Inserted {
+			t.Fatal(res)
+		}
+	}
+	old := func(i int64) *atomic.Uint64 { return a.Word(region.Half[0] + i*8) }
+	old(index.BucketWords).Store(old(1).Swap(0)) // key 1 moves to the next bucket
+	x.Start()
+	// The new window has one slot left. With the copy in it, the copy is the only word to evict.
+	home := int64(index.Home(uint32(h>>32), uint32(index.Grown(4))))
+	word := func(i int64) *atomic.Uint64 { return a.Word(region.Half[1] + home*64 + i*8) }
+	for i := range int64(31) {
+		word(i).Store(index.Pack(mmapslab.Ref(i+1), 0x111, index.StateTentative))
+	}
+	asleep := 0
+	fault.Set(func(point string) {
+		switch {
+		case asleep == 0 && point == "index.grow.frozen":
+			asleep++
+			x.Help(1)
+		case asleep == 1 && point == "index.grow.copied":
+			asleep++
+			x.FinishGrowth()
+		}
+	})
+	x.Help(1)
+	fault.Set(nil)
+	x.FinishGrowth()
+	if len(dropped) != 1 || dropped[0] != refs[1] || asleep != 2 {
+		t.Fatalf("dropped %v, want the copy %d once; %d asleep", dropped, refs[1], asleep)
+	}
+	if got, ok := x.Find(h, key(1)); ok {
+		t.Errorf("the evicted item is back: %d", got)
+	}
+	if got, ok := x.Find(h, key(0)); !ok || got != refs[0] {
+		t.Errorf("the other item: %d %v", got, ok)
+	}
+}
+
+// Free threads, thrown off their schedule at every point.
+func TestHistoriesAreLinearizableUnderRandomPreemption(t *testing.T) {
+	fault.Set(func(string) {
+		for range rand.IntN(6) {
+			time.Sleep(0)
+		}
+		if rand.IntN(50) == 0 {
+			time.Sleep(time.Microsecond)
+		}
+	})
+	defer fault.Set(nil)
+	for seed := range uint64(20) {
+		r := heapRival(t, 3, maxTestBuckets)
+		r.fight(6, 30, seed)
+		r.history.check(t)
+		if r.env.check(t); t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}

@@ -1,0 +1,374 @@
+package index
+
+import (
+	"sync/atomic"
+
+	"hearth/mmapslab"
+	"hearth/mmapslab/fault"
+)
+
+// How the table grows; doc.go has the arithmetic. A table below smallBuckets costs little whatever its load, so it doubles and never lets a
+// full window evict while it is half empty. A large one grows by an eighth, and a full window forces growth only where 8 bytes a slot,
+// divided by the load after growth, stay under 12 bytes an item.
+const (
+	growLoad       = 0.82
+	smallBuckets   = 1 << 14 // 1 MiB
+	smallForceLoad = 0.5
+	forceLoad      = 0.76
+
+	helpPerInsert = 2  // buckets an insert moves while a growth runs
+	verifyBuckets = 32 // buckets that the second pass, which finds most of them MOVED, takes for one
+
+	populateBytes  = 256 << 10
+	populatePauses = 1024 // calls of start between two attempts to get memory that was refused
+)
+
+func grown(buckets uint32) uint64 {
+	if buckets < smallBuckets {
+		return 2 * uint64(buckets)
+	}
+	return uint64(buckets) + uint64(buckets)/8
+}
+
+// growth holds the cursors of one growth. They are hints and progress, not state: a crash forgets them and the next process starts at 0.
+type growth struct {
+	claim atomic.Int64 // next old bucket that nobody took yet; spreads helpers
+	done  atomic.Int64 // every old bucket below is MOVED. A helper may sleep on what it claimed, so a second pass makes sure
+}
+
+// spare tells of the other half while it is zero.
+type spare struct {
+	populated atomic.Int64 // bytes from its start on that have memory
+	pause     atomic.Int64 // calls of start to let pass, after a refusal
+}
+
+// mayForce tells whether a full window is reason to grow rather than to evict.
+func (x *Index) mayForce(v *view) bool {
+	limit := forceLoad
+	if v.cur.buckets < smallBuckets {
+		limit = smallForceLoad
+	}
+	return v.spare != nil && v.cur.buckets < x.region.maxFit() && x.load(v) > limit
+}
+
+// start begins a growth; false when there is no room or no memory (yet), or the old half of the last growth is not discarded. Every step may be done by
+// another starter, who then goes on from there: nobody waits for one that stopped half-way.
+//
+//  1. the buckets of the new half. Swapped with 2, a crash image would say "growing into 0 buckets" and not attach.
+//  2. State[0] says growing. Swapped with any freeze, which 3 allows, a crash image would have FROZEN and MOVED words in a table that does not grow,
+//     and the next attach would discard the half their copies are in.
+//  3. the view. Swapped with a freeze, a writer that met FROZEN would find no new table to go to.
+func (x *Index) start(v *view) bool {
+	if v.next != nil {
+		return true
+	}
+	if v.spare == nil || x.held.Load() > 0 {
+		return false
+	}
+	to := min(grown(v.cur.buckets), uint64(x.region.maxFit()))
+	other := 1 - v.cur.half
+	if to <= uint64(v.cur.buckets) {
+		return false
+	}
+	if !x.populate(v, x.table(other, uint32(to))) {
+		return false
+	}
+	if x.state[1+other].CompareAndSwap(0, to) {
+		fault.Point("index.grow.sized")
+	}
+	if to = x.state[1+other].Load(); to <= uint64(v.cur.buckets) || to > uint64(x.region.maxFit()) {
+		return x.view.Load() != v // damage, or we are late and the circle went on
+	}
+	x.state[0].CompareAndSwap(stateWord(v.cur.half, false), stateWord(v.cur.half, true))
+	if x.state[0].Load() != stateWord(v.cur.half, true) {
+		return x.view.Load() != v
+	}
+	fault.Point("index.grow.started")
+	x.view.CompareAndSwap(v, &view{cur: v.cur, next: x.table(other, uint32(to)), grow: &growth{}})
+	return true
+}
+
+// Help moves about so many buckets, or begins a growth that is due, and tells whether a growth is running. The maintenance goroutine calls it
+// with small numbers until it returns false; a bucket takes about a microsecond.
+func (x *Index) Help(buckets int) (growing bool) {
+	v := x.view.Load()
+	if v.next == nil {
+		if v.spare == nil {
+			return false
+		}
+		had := v.spare.populated.Load()
+		if had == 0 && x.load(v) <= growLoad {
+			return false
+		}
+		if !x.start(v) {
+			return v.spare.populated.Load() > had
+		}
+		v = x.view.Load()
+	}
+	if v.next != nil {
+		x.help(v, buckets)
+	}
+	return x.view.Load().next != nil
+}
+
+// FinishGrowth moves all that is left to move. Sweep needs that; others let Help do it in small steps.
+func (x *Index) FinishGrowth() {
+	for v := x.view.Load(); v.next != nil; v = x.view.Load() {
+		x.help(v, 1<<16)
+	}
+}
+
+func (x *Index) help(v *view, n int) {
+	g, total := v.grow, v.cur.total()
+	for ; n > 0; n-- {
+		if g.claim.Load() < total {
+			if b := g.claim.Add(1) - 1; b < total {
+				x.moveBuckets(v, b, b+1)
+				continue
+			}
+		}
+		from := g.done.Load()
+		if from >= total {
+			x.finish(v)
+			return
+		}
+		to := min(from+verifyBuckets, total)
+		x.moveBuckets(v, from, to)
+		g.done.CompareAndSwap(from, to)
+	}
+	if g.done.Load() >= total {
+		x.finish(v)
+	}
+}
+
+// populate gets memory for one more piece of the new half and tells whether it has all. Once it has some, every insert comes here until it does.
+// Two callers may do the same piece: nobody waits for a claim. A crash forgets the cursor, not the memory.
+func (x *Index) populate(v *view, t *table) bool {
+	if x.opt.Populate == nil {
+		return true
+	}
+	from := v.spare.populated.Load()
+	n := min(populateBytes, t.bytes()-from)
+	if n <= 0 {
+		return true
+	}
+	if v.spare.pause.Load() > 0 {
+		v.spare.pause.Add(-1)
+		return false
+	}
+	if x.opt.Populate(x.region.Half[t.half]+from, n) != nil {
+		v.spare.pause.Store(populatePauses)
+		return false
+	}
+	v.spare.populated.CompareAndSwap(from, from+n)
+	return v.spare.populated.Load() >= t.bytes()
+}
+
+func (x *Index) moveBuckets(v *view, from, to int64) {
+	words := v.cur.words[from*bucketWords : to*bucketWords]
+	for i := range words {
+		x.moveSlot(v, &words[i])
+	}
+}
+
+// moveWindow makes every word of the key's old window MOVED. Only then may a writer of the key work in the new table: as long as one slot is not,
+// the key, or a copy of it still under way, could be in both.
+func (x *Index) moveWindow(v *view, h uint64) {
+	win := v.cur.window(h)
+	for i := range win {
+		x.moveSlot(v, &win[i])
+	}
+}
+
+// moveSlot takes one old slot to MOVED, over FROZEN when an item is in it. Any number of helpers may be at one slot.
+//
+// FROZEN before the copy: without it a writer could replace the item in the old table after it was copied, and the copy would bring the old
+// value back. The copy before MOVED: swapped, a reader would find the key in neither table, and so would the sweep.
+func (x *Index) moveSlot(v *view, slot *atomic.Uint64) {
+	for {
+		w := slot.Load()
+		switch stateOf(w) {
+		case stateMoved:
+			return
+		case stateLive:
+			if slot.CompareAndSwap(w, w|stateFrozen) {
+				fault.Point("index.grow.frozen")
+			}
+		case stateFrozen:
+			x.copyItem(v, slot, w)
+			fault.Point("index.grow.copied")
+			if slot.CompareAndSwap(w, movedWord) {
+				fault.Point("index.grow.moved")
+			}
+			return
+		default: // EMPTY; TENTATIVE, whose owner then fails to promote it; or damage
+			if slot.CompareAndSwap(w, movedWord) {
+				return
+			}
+		}
+	}
+}
+
+// copyItem puts the item of a FROZEN word into the new table, as an insert with one more look before the promotion, or finds that it is done.
+// It compares Refs where an insert compares keys: a word of this key with another Ref can be there only after a writer saw our slot MOVED, and
+// then the last look fails.
+func (x *Index) copyItem(v *view, old *atomic.Uint64, frozen uint64) {
+	live := frozen&^stateMask | stateLive
+	tag := tagOf(frozen)
+	win := v.next.windowOf(x.items.Hash(refOf(frozen)))
+	for attempt := 0; old.Load() == frozen; attempt++ {
+		p := place{}
+		for i := range win {
+			w := win[i].Load()
+			if w == live {
+				return
+			}
+			p.see(i, w)
+		}
+		slot := p.slot()
+		if slot < 0 {
+			if victim := p.victim(win, x.token(tag)); victim != 0 {
+				x.evict(v, win, victim)
+			} else if !kill(win) {
+				return // a window of nothing but damage: the item is lost, as the rest of it
+			}
+			continue
+		}
+		mine := pack(x.token(tag), tag, stateTentative)
+		fault.Point("index.copy.placing")
+		if !win[slot].CompareAndSwap(0, mine) {
+			continue
+		}
+		fault.Point("index.copy.placed")
+		for i := 0; i < len(win); i++ {
+			if i == slot {
+				continue
+			}
+			w := win[i].Load()
+			if w == live {
+				win[slot].CompareAndSwap(mine, 0)
+				return
+			}
+			if stateOf(w) == stateTentative && tagOf(w) == tag && !win[i].CompareAndSwap(w, 0) {
+				i--
+			}
+		}
+		fault.Point("index.copy.scanned")
+		// The last look. Without it: another helper copies the item, stores MOVED, a writer deletes the copy, and we bring it back.
+		if old.Load() != frozen {
+			win[slot].CompareAndSwap(mine, 0)
+			return
+		}
+		fault.Point("index.copy.promoting")
+		if win[slot].CompareAndSwap(mine, live) {
+			fault.Point("index.copy.promoted")
+			return
+		}
+		backoff(attempt)
+	}
+}
+
+// evict drops a live item from a full window of the new table to make room for a copy. It is a delete, so it has to keep the rule for writers in
+// the new table: the old slot of the item must be MOVED first, or a helper would copy the item once more. It is FROZEN at most, since its
+// copy is before us; so the step to MOVED is ours to help with.
+func (x *Index) evict(v *view, win []atomic.Uint64, victim uint64) {
+	ref := refOf(victim)
+	oldWin := v.cur.windowOf(x.items.Hash(ref))
+	for i := range oldWin {
+		if w := oldWin[i].Load(); w == victim|stateFrozen {
+			oldWin[i].CompareAndSwap(w, movedWord)
+		}
+	}
+	for i := range win {
+		if win[i].Load() == victim && win[i].CompareAndSwap(victim, 0) {
+			fault.Point("index.grow.evicted")
+			x.count(tagOf(victim), -1)
+			x.evicted.Add(1)
+			if x.opt.Evict != nil {
+				x.opt.Evict(ref)
+			}
+			return
+		}
+	}
+}
+
+// finish ends a growth whose old words are all MOVED. Several helpers may get here; each step is idempotent.
+//
+//  1. State[0] names the new table. Swapped with the discard, a crash image would still grow, out of an empty table: no loss, but the new half
+//     would be the only copy and not called so.
+//  2. The view. Swapped with the request for a grace period, a reader could enter after that and still be handed the old half.
+//  3. After the grace period the old half is discarded. Without it: a writer that read its slot as EMPTY before the growth would place and promote
+//     its word in zeroed memory, which is no table now and the next one soon: an acknowledged set lost, then come back. A reader that scans
+//     the old window would meet EMPTY for MOVED and miss.
+//  4. Its bucket count becomes 0, which is what lets the next growth, or the next process, take the half for zero. Swapped with 3, a crash
+//     between them would have the next growth copy into words of an earlier table: deleted values would be live again.
+func (x *Index) finish(v *view) {
+	x.state[0].CompareAndSwap(stateWord(v.cur.half, true), stateWord(v.next.half, false))
+	fault.Point("index.grow.switched")
+	done := &view{cur: v.next}
+	if !x.view.CompareAndSwap(v, done) {
+		return
+	}
+	x.growths.Add(1)
+	x.opt.AfterGrace(func() {
+		x.discard(v.cur)
+		x.view.CompareAndSwap(done, &view{cur: done.cur, spare: &spare{}})
+	})
+}
+
+func (x *Index) discard(t *table) {
+	const page = 4096
+	n := min((t.bytes()+page-1)&^(page-1), x.region.HalfSize)
+	discard := x.opt.Discard
+	if discard != nil {
+		if err := discard(x.region.Half[t.half], n); err != nil {
+			x.discardErr.Store(&err)
+			discard = nil
+		}
+	}
+	if discard == nil {
+		for i := range t.words {
+			t.words[i].Store(0)
+		}
+	}
+	fault.Point("index.grow.discarded")
+	x.state[1+t.half].Store(0)
+}
+
+// HoldGrowth keeps growth from starting while it is held, for a Sweep in several calls; a growth that runs goes on. It nests. Full windows evict
+// meanwhile.
+func (x *Index) HoldGrowth(hold bool) {
+	if hold {
+		x.held.Add(1)
+	} else {
+		x.held.Add(-1)
+	}
+}
+
+// Sweep goes over buckets [from,to) of the table, the extra ones included, after a start or to check. It clears TENTATIVE words (a false kill
+// costs a writer a retry) and words that a table at rest cannot have, and yields LIVE words; those that visit does not keep are deleted,
+// unless they changed meanwhile. It is safe beside writers. No growth may run: HoldGrowth, FinishGrowth, then Sweep. Where one began all the
+// same, in a writer that was past the check, ok is false and the caller starts over. visit may get a word that is replaced while it looks.
+func (x *Index) Sweep(from, to uint32, visit func(ref mmapslab.Ref, bucket uint32, tag uint32) (keep bool)) (cleared int, ok bool) {
+	v := x.view.Load()
+	for b := int64(from); b < min(int64(to), v.cur.total()); b++ {
+		for i := range bucketWords {
+			slot := &v.cur.words[b*bucketWords+int64(i)]
+			w := slot.Load()
+			switch st := stateOf(w); {
+			case w == 0:
+			case st == stateLive:
+				if !visit(refOf(w), uint32(b), uint32(tagOf(w))) && slot.CompareAndSwap(w, 0) {
+					x.count(tagOf(w), -1)
+				}
+			case (st == stateFrozen || st == stateMoved) && x.away(v, v.cur): // they have a meaning
+			case slot.CompareAndSwap(w, 0):
+				cleared++
+			}
+		}
+	}
+	return cleared, v.next == nil && x.view.Load() == v
+}
+
+// SweepBuckets is the end of a whole sweep: the buckets of the table and the extra ones.
+func (x *Index) SweepBuckets() uint32 { return uint32(x.view.Load().cur.total()) }

@@ -1,0 +1,112 @@
+package hearth
+
+import (
+	"sync"
+	"time"
+
+	"hearth/mmapslab"
+)
+
+// keeper is the cache's one background goroutine: it keeps the time, moves items between LRU segments, bumps what was noted, and moves the
+// index along while it grows.
+type keeper struct {
+	session *Session
+	stop    chan struct{}
+	done    chan struct{}
+	pause   sync.Mutex // held during a round
+}
+
+// Back-off of the keeper, as memcached's maintainer: it sleeps longer while there is nothing to do.
+const (
+	keeperBusy = time.Millisecond
+	keeperIdle = 250 * time.Millisecond // the cache's time is read from the clock this often at least
+)
+
+func (c *Cache) startKeeper() {
+	c.keeper.session = c.NewSession()
+	c.keeper.stop, c.keeper.done = make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(c.keeper.done)
+		wait := keeperBusy
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		for {
+			select {
+			case <-c.keeper.stop:
+				return
+			case <-timer.C:
+			}
+			if c.round() {
+				wait = keeperBusy
+			} else {
+				wait = min(2*wait, keeperIdle)
+			}
+			timer.Reset(wait)
+		}
+	}()
+}
+
+func (c *Cache) stopKeeper() {
+	close(c.keeper.stop)
+	<-c.keeper.done
+	c.keeper.session.Close()
+}
+
+// pauseKeeper keeps the keeper from starting a round.
+func (c *Cache) pauseKeeper(pause bool) {
+	if pause {
+		c.keeper.pause.Lock()
+	} else {
+		c.keeper.pause.Unlock()
+	}
+}
+
+// round does a bit of everything and returns whether there may be more to do at once.
+func (c *Cache) round() (busy bool) {
+	c.keeper.pause.Lock()
+	defer c.keeper.pause.Unlock()
+	c.tick()
+	s := c.keeper.session
+	for _, other := range c.allSessions() {
+		s.Begin()
+		for range lruBatch {
+			ref, ok := other.ring.Take()
+			if !ok {
+				break
+			}
+			c.order.Bump(ref, s.now)
+			busy = true
+		}
+		s.End()
+	}
+	for class := 1; class < mmapslab.ClassIDs; class++ {
+		s.Begin()
+		if c.order.Juggle(class, s.now) > 0 {
+			busy = true
+			c.events[class].inc(evJuggles)
+		}
+		s.End()
+	}
+	const buckets = 64 // a few tens of microseconds
+	for growing, i := true, 0; growing && i < 256; i++ {
+		s.Begin()
+		growing = c.index.Help(buckets)
+		s.End()
+		busy = busy || growing
+	}
+	c.recl.collect()
+	return busy
+}
+
+// lruBatch bounds how many notes are taken in one section.
+const lruBatch = 512
+
+func (c *Cache) allSessions() []*Session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]*Session, 0, len(c.sessions))
+	for s := range c.sessions {
+		all = append(all, s)
+	}
+	return all
+}

@@ -1,0 +1,378 @@
+package server
+
+import (
+	"bytes"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"hearth"
+	"hearth/netproto"
+)
+
+const (
+	// inputSize is the most that one read takes, as memcached's READ_BUFFER_SIZE.
+	inputSize = 16 << 10
+	// smallInput is the buffer for a few leftover bytes: most often part of one line.
+	smallInput = 2 << 10
+	// copyMax is the largest value that is copied into the output; above it the copy costs more than the pieces of a writev.
+	copyMax = 16 << 10
+	// flushAt is how much output waits for the end of a turn.
+	flushAt = 32 << 10
+	// keysPerTurn bounds the keys of one get that are answered before others get their turn.
+	keysPerTurn = 1024
+)
+
+// conn is a client's connection. It belongs to one worker.
+type conn struct {
+	fd      int    // -1: closed
+	events  uint32 // what epoll was asked for
+	queued  bool   // in the worker's ready list
+	served  bool   // all of in was looked at: more bytes must come before something can be done
+	closing bool   // to be closed when its output is out
+	dead    bool   // the socket failed: to be closed now
+
+	base []byte // the connection's own input buffer, or nil
+	in   []byte // the input not used up; lies in base
+
+	up  upload
+	get getState
+	out output // pending output
+
+	state   atomic.Uint32 // connState, for `stats conns`
+	lastCmd atomic.Int64  // Server.clock at the last command
+}
+
+// connState is what `stats conns` shows between turns.
+type connState uint32
+
+const (
+	connRead connState = iota
+	connNread
+	connSwallow
+	connMwrite
+)
+
+func (s connState) String() string {
+	return [...]string{"conn_read", "conn_nread", "conn_swallow", "conn_mwrite"}[s]
+}
+
+// drained tells that nothing is left to be done for c unless its client sends more.
+func (c *conn) drained() bool {
+	return !c.queued && !c.out.pending() && !c.get.active && (c.served || len(c.in) == 0)
+}
+
+// getState is a get that is not fully answered. Its keys lie in the input, which must stay where it is while active.
+type getState struct {
+	active  bool
+	verb    netproto.Verb
+	exptime int64
+	keys    netproto.Keys
+}
+
+// upload is a data block that is being read.
+type upload struct {
+	kind    uploadKind
+	noreply bool
+	ntail   int8    // bytes of the CRLF that are there
+	tail    [2]byte // those
+	cas     uint64
+	draft   hearth.Draft
+	drop    int64  // bytes still to be dropped
+	reply   string // what to answer when they are
+}
+
+type uploadKind uint8
+
+const (
+	uploadNone uploadKind = iota
+	uploadStore
+	uploadDrop
+)
+
+// turn does what there is to do for c. ev is what epoll said, 0 when c comes from the ready list.
+func (w *worker) turn(c *conn, ev uint32) {
+	if c.out.pending() {
+		if !w.drain(c) {
+			w.endTurn(c)
+			return
+		}
+		ev = 0
+	}
+	if !c.closing {
+		var in []byte
+		switch {
+		case len(c.in) > 0 && !c.served || c.get.active:
+			in = c.in
+		case ev == 0 || w.stopping:
+			in = nil
+		default:
+			if in = w.read(c); c.dead {
+				w.endTurn(c)
+				return
+			}
+		}
+		if len(in) > 0 || c.get.active {
+			own := len(c.base) > 0
+			w.keep(c, own, w.serve(c, in))
+		}
+	}
+	w.flush(c)
+	w.endTurn(c)
+}
+
+// endTurn closes c if that is due, and otherwise asks epoll for what c waits for.
+func (w *worker) endTurn(c *conn) {
+	pending := c.out.pending()
+	switch {
+	case c.dead:
+		w.close(c, "error")
+		return
+	case c.closing && !pending:
+		w.close(c, "normal")
+		return
+	case w.stopping && c.drained():
+		w.close(c, "shutdown")
+		return
+	}
+	events, state := uint32(unix.EPOLLIN), connRead
+	switch {
+	case pending:
+		events, state = unix.EPOLLOUT, connMwrite
+	case c.up.kind == uploadStore:
+		state = connNread
+	case c.up.kind == uploadDrop:
+		state = connSwallow
+	}
+	if !pending && !c.served && (len(c.in) > 0 || c.get.active) {
+		w.queue(c)
+	}
+	if events != c.events {
+		c.events = events
+		unix.EpollCtl(w.ep, unix.EPOLL_CTL_MOD, c.fd, &unix.EpollEvent{Events: events, Fd: int32(c.fd)})
+	}
+	if connState(c.state.Load()) != state {
+		c.state.Store(uint32(state))
+	}
+}
+
+// read reads once and returns all the input there is; nothing when that cannot be served yet.
+func (w *worker) read(c *conn) []byte {
+	if c.up.kind == uploadStore && c.up.draft.Remaining() > 0 {
+		return w.readDraft(c)
+	}
+	buf, have := w.input, len(c.in)
+	switch {
+	case have == 0:
+	case len(c.base) <= smallInput: // part of a line: goes on in the worker's buffer
+		copy(buf, c.in)
+		w.releaseInput(c)
+	default:
+		if have == len(c.base) {
+			bigger := make([]byte, 2*have)
+			copy(bigger, c.in)
+			w.releaseInput(c)
+			c.base = bigger
+		} else {
+			copy(c.base, c.in)
+		}
+		buf = c.base
+		c.in = buf[:have]
+	}
+	n, errno := sysRead(c.fd, buf[have:])
+	if !w.wasRead(c, n, errno) {
+		if n == 0 && have > 0 && !c.dead {
+			w.keep(c, len(c.base) > 0, buf[:have])
+		}
+		return nil
+	}
+	in := buf[:have+n]
+	if have >= inputSize && len(in) <= netproto.MaxMultiget && bytes.IndexByte(in[have:], '\n') < 0 {
+		c.in = in // a long line that goes on: not to be searched from its start for each packet
+		return nil
+	}
+	return in
+}
+
+// readDraft reads a data block to where it is going to stay, and what follows it into the worker's buffer. c has no other input: a data
+// block takes all there is.
+func (w *worker) readDraft(c *conn) []byte {
+	dst := w.s.Next(&c.up.draft)
+	if len(dst) == 0 {
+		w.failUpload(c, int64(c.up.draft.Remaining())+2)
+		n, errno := sysRead(c.fd, w.input)
+		w.wasRead(c, n, errno)
+		return w.input[:n]
+	}
+	w.iov = append(w.iov[:0], iovec(dst), iovec(w.input))
+	n, errno := sysReadv(c.fd, w.iov)
+	if !w.wasRead(c, n, errno) {
+		return nil
+	}
+	block := min(n, len(dst))
+	c.up.draft.Wrote(block)
+	return w.input[:n-block]
+}
+
+// wasRead judges what a read returned; false: nothing came.
+func (w *worker) wasRead(c *conn, n int, errno unix.Errno) bool {
+	switch {
+	case errno == unix.EFAULT:
+		panic(fault{"read: " + errno.Error()})
+	case errno == unix.EAGAIN || errno == unix.EINTR:
+		return false
+	case errno != 0 || n == 0:
+		c.dead = true
+		return false
+	}
+	w.counters.bytesRead.Add(uint64(n))
+	return true
+}
+
+// serve goes through in and returns what it did not use up.
+func (w *worker) serve(c *conn, in []byte) []byte {
+	c.served = false
+	for reqs := 0; ; {
+		if c.get.active && !w.answerGet(c) {
+			return in
+		}
+		if c.up.kind != uploadNone {
+			if in = w.upload(c, in); c.up.kind != uploadNone {
+				c.served = true
+				return in
+			}
+		}
+		// A large value goes out before the session is asked for the next thing, since its bytes are ours only until then.
+		if c.closing || (w.o.large || len(w.o.small) >= flushAt) && len(in) > 0 && !w.flush(c) {
+			return in
+		}
+		if len(in) == 0 {
+			c.served = true
+			return in
+		}
+		if reqs == w.srv.o.ReqsPerEvent {
+			w.counters.yields.Add(1)
+			return in
+		}
+		n := netproto.Parse(in, &w.req)
+		if n == 0 {
+			c.served = true
+			return in
+		}
+		if w.verbose {
+			w.srv.o.Logger.Debug("server: request", "fd", c.fd, "line", string(bytes.TrimRight(in[:n], "\r\n")))
+		}
+		in = in[n:]
+		reqs++
+		w.execute(c)
+	}
+}
+
+// upload takes what in has of the data block and returns the rest. When c.up.kind is uploadNone afterwards, the block is complete and
+// answered.
+func (w *worker) upload(c *conn, in []byte) []byte {
+	up := &c.up
+	if up.kind == uploadStore {
+		if remaining := up.draft.Remaining(); remaining > 0 && len(in) > 0 {
+			block := in[:min(remaining, len(in))]
+			if w.s.Write(&up.draft, block) {
+				in = in[len(block):]
+			} else {
+				w.failUpload(c, int64(remaining)+2)
+			}
+		}
+	}
+	if up.kind == uploadStore {
+		if up.draft.Remaining() > 0 {
+			return in
+		}
+		n := copy(up.tail[up.ntail:], in)
+		up.ntail += int8(n)
+		if in = in[n:]; up.ntail == 2 {
+			w.finishUpload(c)
+		}
+		return in
+	}
+	n := min(up.drop, int64(len(in)))
+	if up.drop -= n; up.drop == 0 {
+		up.kind = uploadNone
+		w.o.small = append(w.o.small, up.reply...)
+	}
+	return in[n:]
+}
+
+// failUpload turns an upload that got no memory into one that is dropped.
+func (w *worker) failUpload(c *conn, drop int64) {
+	w.s.Discard(&c.up.draft)
+	reply := netproto.NoMemoryReading
+	if c.up.noreply {
+		reply = ""
+	}
+	w.dropBlock(c, drop, reply)
+}
+
+// dropBlock makes c drop n bytes of input and answer then.
+func (w *worker) dropBlock(c *conn, n int64, reply string) {
+	c.up.kind, c.up.drop, c.up.reply = uploadDrop, n, reply
+}
+
+// keep stores the input that a turn left over. own: it lies in c.base, otherwise in the worker's buffer.
+func (w *worker) keep(c *conn, own bool, rest []byte) {
+	switch {
+	case c.dead || len(rest) == 0 && !c.get.active:
+		w.releaseInput(c)
+	case own:
+		c.in = rest
+	case c.get.active || len(rest) > smallInput: // the connection takes the buffer, the worker a new one
+		c.base, c.in = w.input, rest
+		w.input = w.pool.get(inputSize)
+	default:
+		c.base = w.pool.get(smallInput)
+		c.in = c.base[:copy(c.base, rest)]
+	}
+}
+
+func (w *worker) releaseInput(c *conn) {
+	if c.base != nil {
+		w.pool.put(c.base)
+		c.base, c.in = nil, nil
+	}
+}
+
+// bufPool keeps input buffers of both sizes for reuse by one worker; larger ones are left to the garbage collector.
+type bufPool struct {
+	small, full [][]byte
+	all, free   atomic.Int64 // full buffers that exist, and those unused; for `stats`
+}
+
+// poolKeep is how many unused buffers of a size are kept.
+const poolKeep = 64
+
+func (p *bufPool) get(size int) []byte {
+	list := &p.full
+	if size == smallInput {
+		list = &p.small
+	}
+	if n := len(*list); n > 0 {
+		b := (*list)[n-1]
+		*list = (*list)[:n-1]
+		p.free.Store(int64(len(p.full)))
+		return b
+	}
+	if size == inputSize {
+		p.all.Add(1)
+	}
+	return make([]byte, size)
+}
+
+func (p *bufPool) put(b []byte) {
+	switch {
+	case len(b) == smallInput && len(p.small) < poolKeep:
+		p.small = append(p.small, b)
+	case len(b) == inputSize && len(p.full) < poolKeep:
+		p.full = append(p.full, b)
+		p.free.Store(int64(len(p.full)))
+	case len(b) == inputSize:
+		p.all.Add(-1)
+	}
+}

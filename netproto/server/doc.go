@@ -1,0 +1,41 @@
+// Package server serves the protocol of netproto from a hearth.Cache over sockets: listeners, workers, connections, and the one switch from
+// verb to cache call to reply (execute.go). It does not know how items are kept, and it writes no wire text of its own.
+//
+// # Who runs
+//
+// One acceptor waits on the listeners and hands new connections to the workers round robin. Each of the -t workers owns an epoll instance,
+// a session of the cache and its connections, on an OS thread of its own; nothing of a connection is touched by any other thread, apart
+// from what `stats conns` shows. A worker's iteration is: wait, open a section of the session, give each connection that has something to
+// do one turn, close the section. So a reply may point into the cache's memory until the end of the turn.
+//
+// # One turn
+//
+// A turn is at most one read, the requests in it, and one write:
+//
+//	pending output? ── write it; still some left: the turn ends here, the connection waits for EPOLLOUT and is not read
+//	readable?       ── read once, up to inputSize; level-triggered epoll tells of more, so nobody reads for EAGAIN
+//	input           ── data block, or Parse and execute, until it is used up, -R requests are served, or the output does not go out
+//	output          ── write once; what does not fit the socket becomes pending output
+//
+// A connection that stops at -R with input left goes to the ready list: the next iteration serves it without waiting for epoll, after
+// everybody else had a turn.
+//
+// # Where bytes wait, and how much
+//
+//   - Input: in the worker's buffer during the turn. What is left over (part of a line, or requests behind -R) moves to a buffer of the
+//     connection, small if possible; an idle connection has none. Only the line of a get may outgrow inputSize, up to netproto.MaxMultiget.
+//   - Data blocks: go straight into the draft. Behind the first read of a line, readv fills the draft's memory and then the input buffer. Blocks that
+//     nobody wants are dropped as they come.
+//   - Output: in the worker's buffer during the turn; it is written early when it passes flushAt. Values up to copyMax are copied into it, a
+//     larger one is sent by writev from where it lies.
+//   - Pending output: small bytes are copied to the connection, a large value is pinned. There is at most one of each, because a connection with
+//     pending output is neither read nor served: a client that does not read costs one output buffer and one pin, whatever it asked for. A get
+//     in the middle keeps its place in the line.
+//
+// # Invariants
+//
+// Replies go out in the order of the requests. A draft belongs to the connection that uploads it and ends in Commit or Discard, also
+// when the connection dies: a short value is never stored. Every pin is undone once. No request allocates.
+//
+// A fault in the cache's memory, as SIGBUS or as EFAULT from a system call, ends Serve with a FaultError at once: see there.
+package server

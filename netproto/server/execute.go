@@ -1,0 +1,205 @@
+package server
+
+import (
+	"hearth"
+	"hearth/netproto"
+)
+
+// execute serves w.req, the one request that was just parsed. A get and a data block may go on after it: c.get and c.up say so.
+func (w *worker) execute(c *conn) {
+	req := &w.req
+	c.lastCmd.Store(w.srv.clock.Load())
+	switch req.Verb {
+	case netproto.VerbGet, netproto.VerbGets, netproto.VerbGat, netproto.VerbGats:
+		c.get = getState{active: true, verb: req.Verb, exptime: req.Exptime, keys: req.Keys}
+	case netproto.VerbSet:
+		w.store(c, hearth.Set)
+	case netproto.VerbAdd:
+		w.store(c, hearth.Add)
+	case netproto.VerbReplace:
+		w.store(c, hearth.Replace)
+	case netproto.VerbAppend:
+		w.store(c, hearth.Append)
+	case netproto.VerbPrepend:
+		w.store(c, hearth.Prepend)
+	case netproto.VerbCas:
+		w.store(c, hearth.CAS)
+	case netproto.VerbDelete:
+		if w.srv.prefixes.on.Load() {
+			w.srv.prefixes.delete(req.Key)
+		}
+		w.replyStatus(w.s.Delete(req.Key), netproto.Deleted)
+	case netproto.VerbTouch:
+		w.replyStatus(w.s.Touch(req.Key, req.Exptime), netproto.Touched)
+	case netproto.VerbIncr:
+		w.replyNumber(w.s.Incr(req.Key, req.Delta))
+	case netproto.VerbDecr:
+		w.replyNumber(w.s.Decr(req.Key, req.Delta))
+	case netproto.VerbFlushAll:
+		if w.srv.o.DisableFlushAll {
+			w.reply(netproto.FlushNotAllowed)
+			return
+		}
+		w.s.FlushAll(req.Exptime)
+		w.reply(netproto.OK)
+	case netproto.VerbVersion:
+		if !req.Noreply {
+			w.o.small = netproto.AppendVersion(w.o.small, w.srv.o.Version)
+		}
+	case netproto.VerbVerbosity:
+		w.srv.verbosity.Store(int32(req.Level))
+		w.reply(netproto.OK)
+	case netproto.VerbStats:
+		if reply := w.stats(w.o.small, c, req.Args); !req.Noreply {
+			w.o.small = reply
+		}
+	case netproto.VerbShutdown:
+		w.shutdown(c)
+	case netproto.VerbQuit:
+		c.closing = true
+	case netproto.VerbBad:
+		if req.Swallow > 0 {
+			w.dropBlock(c, req.Swallow, req.Reply)
+			return
+		}
+		w.o.small = append(w.o.small, req.Reply...)
+		c.closing = req.Close
+	}
+}
+
+// reply answers w.req with a fixed line.
+func (w *worker) reply(line string) {
+	if !w.req.Noreply {
+		w.o.small = append(w.o.small, line...)
+	}
+}
+
+func (w *worker) replyStatus(st hearth.Status, ok string) {
+	if st == hearth.OK {
+		w.reply(ok)
+	} else {
+		w.reply(netproto.NotFound)
+	}
+}
+
+func (w *worker) replyNumber(n uint64, st hearth.Status) {
+	switch st {
+	case hearth.OK:
+		if !w.req.Noreply {
+			w.o.small = netproto.AppendNumber(w.o.small, n)
+		}
+	case hearth.NonNumeric:
+		w.reply(netproto.NonNumeric)
+	case hearth.NoMemory:
+		w.reply(netproto.NoMemory)
+	default:
+		w.reply(netproto.NotFound)
+	}
+}
+
+// answerGet answers the keys of c.get. False: it has to go on in another turn, because the output does not go out or the line is long.
+func (w *worker) answerGet(c *conn) bool {
+	g := &c.get
+	for range keysPerTurn {
+		before := g.keys
+		key, ok := g.keys.Next()
+		if !ok {
+			g.active = false
+			w.o.small = append(w.o.small, netproto.End...)
+			return true
+		}
+		if (w.o.large || len(w.o.small) >= flushAt) && !w.flush(c) {
+			g.keys = before
+			return false
+		}
+		var st hearth.Status
+		if g.verb == netproto.VerbGat || g.verb == netproto.VerbGats {
+			st = w.s.GetAndTouch(key, g.exptime, &w.item)
+		} else {
+			st = w.s.Get(key, &w.item)
+		}
+		if w.srv.prefixes.on.Load() {
+			w.srv.prefixes.get(key, st == hearth.OK)
+		}
+		if st != hearth.OK {
+			continue
+		}
+		it, size := &w.item, w.item.Len()
+		if g.verb == netproto.VerbGets || g.verb == netproto.VerbGats {
+			w.o.small = netproto.AppendValueHeaderCAS(w.o.small, key, it.Flags, size, it.CAS)
+		} else {
+			w.o.small = netproto.AppendValueHeader(w.o.small, key, it.Flags, size)
+		}
+		if size <= copyMax {
+			w.o.small = it.AppendValue(w.o.small)
+		} else {
+			w.o.setLarge(it)
+		}
+		w.o.small = append(w.o.small, netproto.CRLF...)
+	}
+	return false
+}
+
+// store starts the upload of w.req's data block.
+func (w *worker) store(c *conn, mode hearth.Mode) {
+	req, up := &w.req, &c.up
+	if w.srv.prefixes.on.Load() {
+		w.srv.prefixes.set(req.Key)
+	}
+	switch w.s.Prepare(&up.draft, mode, req.Key, req.Flags, req.Exptime, req.Size) {
+	case hearth.OK:
+		up.kind, up.noreply, up.ntail, up.cas = uploadStore, req.Noreply, 0, req.CAS
+		return
+	case hearth.TooLarge:
+		up.reply = netproto.TooLarge
+	default:
+		up.reply = netproto.NoMemoryStoring
+	}
+	if req.Noreply {
+		up.reply = ""
+	}
+	w.dropBlock(c, int64(req.Size)+2, up.reply)
+}
+
+// finishUpload stores the complete data block, if it ends as it must.
+func (w *worker) finishUpload(c *conn) {
+	up := &c.up
+	up.kind = uploadNone
+	reply := netproto.BadDataChunk
+	if string(up.tail[:]) == netproto.CRLF {
+		switch _, st := w.s.Commit(&up.draft, up.cas); st {
+		case hearth.OK:
+			reply = netproto.Stored
+		case hearth.Exists:
+			reply = netproto.Exists
+		case hearth.Miss:
+			reply = netproto.NotFound
+		case hearth.NotStored:
+			reply = netproto.NotStored
+		default:
+			reply = netproto.NoMemoryStoring
+		}
+	} else {
+		w.s.Discard(&up.draft)
+	}
+	if !up.noreply {
+		w.o.small = append(w.o.small, reply...)
+	}
+}
+
+// shutdown ends the server. memcached tells plain (nothing is kept) from graceful (the cache survives -e); here every stop is graceful.
+func (w *worker) shutdown(c *conn) {
+	args := w.req.Args
+	switch {
+	case !w.srv.o.EnableShutdown:
+		w.reply(netproto.ShutdownNotEnabled)
+	case len(args) > 1 || len(args) == 1 && string(args[0]) != "graceful":
+		w.reply(netproto.InvalidShutdownMode)
+	default:
+		c.closing = true
+		select {
+		case w.srv.ended <- ErrShutdown:
+		default:
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// listener is one listening socket.
+type listener struct {
+	fd   int
+	addr net.Addr
+}
+
+// sysError says what the system said in the C library's words, as memcached prints them: Go's own table differs in the first letter.
+type sysError struct{ errno unix.Errno }
+
+func (e sysError) Error() string { s := e.errno.Error(); return strings.ToUpper(s[:1]) + s[1:] }
+func (e sysError) Unwrap() error { return e.errno }
+
+func inCWords(err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) && errno != 0 {
+		return sysError{errno}
+	}
+	return err
+}
+
+// listen opens all listeners that o asks for. Its errors start as memcached's do: operators and their scripts know these lines.
+func listen(o *Options) (ls []listener, err error) {
+	defer func() {
+		if err != nil {
+			closeListeners(ls)
+			ls = nil
+		}
+	}()
+	if o.UnixSocket != "" {
+		l, err := listenUnix(o.UnixSocket, o.UnixMask, o.Backlog)
+		if err != nil {
+			return nil, fmt.Errorf("failed to listen on UNIX socket: %s: %w", o.UnixSocket, inCWords(err))
+		}
+		return append(ls, l), nil
+	}
+	if o.NoTCP {
+		return nil, nil
+	}
+	entries := o.Listen
+	if len(entries) == 0 {
+		entries = []string{"*"}
+	}
+	for _, entry := range entries {
+		ls, err = listenEntry(ls, entry, o.Port, o.Backlog)
+		if err == nil {
+			continue
+		}
+		if len(o.Listen) == 0 {
+			return ls, fmt.Errorf("failed to listen on TCP port %d: %w", o.Port, inCWords(err))
+		}
+		return ls, fmt.Errorf("failed to listen on one of interface(s) %s: %w", strings.Join(o.Listen, ","), inCWords(err))
+	}
+	return ls, nil
+}
+
+func closeListeners(ls []listener) {
+	for _, l := range ls {
+		unix.Close(l.fd)
+	}
+}
+
+// splitEntry takes an entry of -l apart: host, host:port, [v6], [v6]:port, a bare v6 address, or *. An empty host means any.
+func splitEntry(entry string, port int) (string, int, error) {
+	host, rest, bracketed := entry, "", false
+	if strings.HasPrefix(entry, "[") {
+		end := strings.IndexByte(entry, ']')
+		if end < 0 {
+			return "", 0, fmt.Errorf("Invalid IPV6 address: %q", entry)
+		}
+		host, rest, bracketed = entry[1:end], entry[end+1:], true
+	}
+	if !bracketed && strings.Count(entry, ":") == 1 {
+		i := strings.IndexByte(entry, ':')
+		host, rest = entry[:i], entry[i:]
+	}
+	if s, ok := strings.CutPrefix(rest, ":"); ok {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 0 || n > 65535 {
+			return "", 0, fmt.Errorf("Invalid port number: %q", s)
+		}
+		port = n
+	}
+	if host == "*" {
+		host = ""
+	}
+	return host, port, nil
+}
+
+// listenEntry opens a listener for each address of the entry. As in memcached an address in use is passed over as long as another one of
+// the same name works, and so is a family that this machine lacks; any other failure counts.
+func listenEntry(ls []listener, entry string, port, backlog int) ([]listener, error) {
+	host, port, err := splitEntry(entry, port)
+	if err != nil {
+		return ls, err
+	}
+	addrs := []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	if host != "" {
+		if addrs, err = net.DefaultResolver.LookupNetIP(context.Background(), "ip", host); err != nil {
+			return ls, fmt.Errorf("getaddrinfo(): %w", err)
+		}
+	}
+	opened, skipped := 0, error(unix.EADDRNOTAVAIL)
+	for _, addr := range addrs {
+		l, err := listenTCP(netip.AddrPortFrom(addr.Unmap(), uint16(max(port, 0))), backlog)
+		switch {
+		case err == nil:
+			ls, opened = append(ls, l), opened+1
+		case errors.Is(err, unix.EADDRINUSE), errors.Is(err, unix.EAFNOSUPPORT), host == "" && errors.Is(err, unix.EADDRNOTAVAIL):
+			skipped = err
+		default:
+			return ls, err
+		}
+	}
+	if opened == 0 {
+		return ls, skipped
+	}
+	return ls, nil
+}
+
+func listenTCP(ap netip.AddrPort, backlog int) (listener, error) {
+	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16(), ZoneId: zoneID(ap.Addr().Zone())})
+	if ap.Addr().Is4() {
+		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return listener{}, err
+	}
+	// Accepted connections inherit these from their listener.
+	opts := [][2]int{{unix.SOL_SOCKET, unix.SO_REUSEADDR}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.IPPROTO_TCP, unix.TCP_NODELAY}}
+	if family == unix.AF_INET6 {
+		opts = append(opts, [2]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY})
+	}
+	for _, opt := range opts {
+		if err = unix.SetsockoptInt(fd, opt[0], opt[1], 1); err != nil {
+			break
+		}
+	}
+	return finishListen(fd, sa, backlog, err)
+}
+
+func listenUnix(path string, mask, backlog int) (listener, error) {
+	// A socket that an earlier run left behind goes; anything else at that path stays and makes bind fail.
+	if st, err := os.Lstat(path); err == nil && st.Mode()&os.ModeSocket != 0 {
+		os.Remove(path)
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return listener{}, err
+	}
+	old := unix.Umask(^mask & 0o777)
+	defer unix.Umask(old)
+	return finishListen(fd, &unix.SockaddrUnix{Name: path}, backlog, nil)
+}
+
+func finishListen(fd int, sa unix.Sockaddr, backlog int, err error) (listener, error) {
+	if err == nil {
+		err = unix.Bind(fd, sa)
+	}
+	if err == nil {
+		err = unix.Listen(fd, backlog)
+	}
+	if err == nil {
+		sa, err = unix.Getsockname(fd)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return listener{}, err
+	}
+	return listener{fd: fd, addr: netAddr(sa)}, nil
+}
+
+// netAddr is sa as a net.Addr: *net.TCPAddr or *net.UnixAddr, nil for anything else.
+func netAddr(sa unix.Sockaddr) net.Addr {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)))
+	case *unix.SockaddrInet6:
+		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)))
+	case *unix.SockaddrUnix:
+		return &net.UnixAddr{Name: sa.Name, Net: "unix"}
+	}
+	return nil
+}
+
+func zoneID(zone string) uint32 {
+	if ifi, err := net.InterfaceByName(zone); err == nil {
+		return uint32(ifi.Index)
+	}
+	n, _ := strconv.ParseUint(zone, 10, 32)
+	return uint32(n)
+}

@@ -1,0 +1,94 @@
+package server
+
+import (
+	"fmt"
+	"log/slog"
+)
+
+// Options shape a Server. The zero value of each field means its default, which is memcached's.
+type Options struct {
+	// Listen holds the addresses to listen on (-l), one each: host, host:port, [v6], [v6]:port or *, without the protocol, TLS and tag
+	// prefixes of memcached's grammar. Default: all addresses of all families, on Port.
+	Listen []string
+	// Port is the TCP port of entries that name none (-p); -1 picks a free one; default 11211.
+	Port int
+	// NoTCP opens no TCP listener at all (-p 0).
+	NoTCP bool
+	// UnixSocket is the path of a unix socket (-s). It replaces all TCP listeners.
+	UnixSocket string
+	// UnixMask is the permission mask of the unix socket (-a); -1 stands for 0, no permission at all; default 0700.
+	UnixMask int
+	// Backlog is the length of the listen queue (-b); default 1024.
+	Backlog int
+
+	// Threads is the number of workers (-t); default 4.
+	Threads int
+	// MaxConns bounds the client connections at a time (-c); default 1024.
+	MaxConns int
+	// NoMaxConnsFast stops accepting at the limit instead of turning clients away with an error (-o no_maxconns_fast).
+	NoMaxConnsFast bool
+	// ReqsPerEvent is how many requests of one connection are served before the others get their turn (-R); default 20.
+	ReqsPerEvent int
+
+	// EnableShutdown allows the shutdown command (-A).
+	EnableShutdown bool
+	// DisableFlushAll refuses flush_all (-F).
+	DisableFlushAll bool
+	// DisableDumping refuses stats cachedump and stats detail (-X).
+	DisableDumping bool
+	// PrefixDelimiter ends the part of a key that `stats detail` counts by (-D); default ':'.
+	PrefixDelimiter byte
+	// Detail starts with `stats detail` counting (any -D).
+	Detail bool
+	// Verbosity is the initial log level (-v): from 2 on, connections and request lines are logged.
+	Verbosity int
+
+	// Version is what clients are told; libmemcached takes only N.N.N with each N below 256; default DefaultVersion.
+	Version string
+	// HearthVersion is our own version, in `stats`; default "devel".
+	HearthVersion string
+	// HashPower is the initial hash table power that `stats settings` shows (-o hashpower); it shapes nothing here.
+	HashPower int
+	// Logger gets faults and, from Verbosity 2 on, connections and requests; default none.
+	Logger *slog.Logger
+}
+
+// DefaultVersion is the memcached whose protocol this is.
+const DefaultVersion = "1.6.42"
+
+// withDefaults fills the zero fields in.
+func (o Options) withDefaults() (Options, error) {
+	def := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&o.Port, 11211)
+	def(&o.UnixMask, 0o700)
+	def(&o.Backlog, 1024)
+	def(&o.Threads, 4)
+	def(&o.MaxConns, 1024)
+	def(&o.ReqsPerEvent, 20)
+	if o.UnixMask < 0 {
+		o.UnixMask = 0
+	}
+	if o.PrefixDelimiter == 0 {
+		o.PrefixDelimiter = ':'
+	}
+	if o.Version == "" {
+		o.Version = DefaultVersion
+	}
+	if o.HearthVersion == "" {
+		o.HearthVersion = "devel"
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Threads < 0 || o.MaxConns < 0 || o.ReqsPerEvent < 0 || o.Backlog < 0 {
+		return o, fmt.Errorf("server: options: -t %d, -c %d, -R %d, -b %d: want positive numbers", o.Threads, o.MaxConns, o.ReqsPerEvent, o.Backlog)
+	}
+	if o.Port < -1 || o.Port > 65535 {
+		return o, fmt.Errorf("server: options: -p %d: want -1 to 65535", o.Port)
+	}
+	return o, nil
+}

@@ -1,0 +1,311 @@
+package server
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hearth"
+	"hearth/netproto"
+)
+
+const (
+	// stopTimeout is how long a stop waits for clients to take the replies that are on their way.
+	stopTimeout = 5 * time.Second
+	// acceptRetry is how long the acceptor stays away from a limit that not only our own connections count towards.
+	acceptRetry = 100 * time.Millisecond
+	// acceptBatch bounds the connections that are taken before the acceptor looks whether it should stop.
+	acceptBatch = 64
+)
+
+// ErrShutdown is returned by Serve when a client's shutdown command stopped it.
+var ErrShutdown = errors.New("server: stopped by a shutdown command")
+
+// FaultError is returned by Serve when the cache's memory could not be read or written: a bad disk, or a file that somebody cut short.
+// Nothing was stopped: other workers may still run, on memory that cannot be trusted. The process must exit at once and non-zero without
+// closing the cache; the next start judges the file.
+type FaultError struct {
+	Addr uintptr // 0 when a system call met the fault
+	What string
+}
+
+func (e *FaultError) Error() string {
+	return fmt.Sprintf("server: fault in the cache's memory at address %#x: %s", e.Addr, e.What)
+}
+
+// Server serves one cache. Make it with New, run it with Serve, once.
+type Server struct {
+	o         Options
+	cache     *hearth.Cache
+	listeners []listener
+	workers   []*worker
+	ep, wake  int // the acceptor's epoll instance, and the eventfd that wakes it
+
+	closed    atomic.Bool // no more connections
+	stopping  atomic.Bool // closed, and the acceptor is gone
+	ended     chan error  // ErrShutdown or a *FaultError, from workers
+	verbosity atomic.Int32
+	clock     atomic.Int64 // seconds since start, for secs_since_last_cmd
+
+	conns, peakConns        atomic.Int64 // client connections now, and the most there were
+	totalConns, rejected    atomic.Uint64
+	disabled                atomic.Bool // not accepting
+	disabledNum, disabledUs atomic.Uint64
+
+	prefixes prefixStats
+
+	mu       sync.Mutex
+	registry map[int]*conn // by descriptor; a descriptor is closed under mu, so that `stats conns` asks the right socket
+}
+
+// New opens the listeners. The errors of those start as memcached's do ("failed to listen on TCP port 11211: ...").
+func New(cache *hearth.Cache, o Options) (*Server, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{o: o, cache: cache, ended: make(chan error, o.Threads+1), registry: map[int]*conn{}}
+	s.verbosity.Store(int32(o.Verbosity))
+	s.prefixes.init(o.PrefixDelimiter, o.Detail)
+	if s.listeners, err = listen(&s.o); err != nil {
+		return nil, err
+	}
+	if s.ep, s.wake, err = newPoll(); err == nil {
+		for _, l := range s.listeners {
+			if err = epollAdd(s.ep, l.fd); err != nil {
+				break
+			}
+		}
+	}
+	for i := 0; i < o.Threads && err == nil; i++ {
+		w := &worker{srv: s}
+		if w.ep, w.wake, err = newPoll(); err == nil {
+			s.workers = append(s.workers, w)
+		}
+	}
+	if err != nil {
+		closeListeners(s.listeners)
+		s.closePolls()
+		return nil, fmt.Errorf("server: epoll for %d threads: %w", o.Threads, err)
+	}
+	return s, nil
+}
+
+func newPoll() (ep, wake int, err error) {
+	if ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return -1, -1, err
+	}
+	if wake, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err == nil {
+		err = epollAdd(ep, wake)
+	}
+	if err != nil {
+		unix.Close(ep)
+		unix.Close(wake)
+		return -1, -1, err
+	}
+	return ep, wake, nil
+}
+
+func epollAdd(ep, fd int) error {
+	return unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+}
+
+func (s *Server) closePolls() {
+	unix.Close(s.ep)
+	unix.Close(s.wake)
+	for _, w := range s.workers {
+		unix.Close(w.ep)
+		unix.Close(w.wake)
+	}
+}
+
+// Addrs returns the addresses that are listened on, in the order they were opened.
+func (s *Server) Addrs() []net.Addr {
+	var as []net.Addr
+	for _, l := range s.listeners {
+		as = append(as, l.addr)
+	}
+	return as
+}
+
+// Serve serves until ctx is done, then returns nil; or until a shutdown command, then returns ErrShutdown. Both are graceful: no more
+// connections, what was read is answered, replies on their way go out within stopTimeout, all sessions are closed on return, and the
+// cache can be. A *FaultError is different: see there.
+func (s *Server) Serve(ctx context.Context) error {
+	var running sync.WaitGroup
+	stopClock := make(chan struct{})
+	running.Go(func() { s.tick(stopClock) })
+	accepting := make(chan struct{})
+	go func() { s.accept(); close(accepting) }()
+	for _, w := range s.workers {
+		running.Go(w.run)
+	}
+	var how error
+	select {
+	case <-ctx.Done():
+	case how = <-s.ended:
+	}
+	if _, fault := how.(*FaultError); fault {
+		return how
+	}
+	s.closed.Store(true)
+	wakeUp(s.wake)
+	<-accepting
+	closeListeners(s.listeners) // now, not when all is done: who comes late is refused instead of left waiting
+	s.stopping.Store(true)
+	for _, w := range s.workers {
+		wakeUp(w.wake)
+	}
+	close(stopClock)
+	done := make(chan struct{})
+	go func() { running.Wait(); close(done) }()
+	for {
+		select {
+		case <-done:
+			s.closePolls()
+			return how
+		case err := <-s.ended: // a fault while stopping; a second shutdown command is none
+			if _, fault := err.(*FaultError); fault {
+				return err
+			}
+		}
+	}
+}
+
+// tick counts seconds, so that nobody reads the clock for a request's sake.
+func (s *Server) tick(stop <-chan struct{}) {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-t.C:
+			s.clock.Add(1)
+		}
+	}
+}
+
+// wakeUp makes the eventfd readable.
+func wakeUp(fd int) {
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	unix.Write(fd, one[:])
+}
+
+// drainWake makes it unreadable again.
+func drainWake(fd int) {
+	var n [8]byte
+	unix.Read(fd, n[:])
+}
+
+// accept is the acceptor. -c bounds client connections: memcached compares descriptor numbers, so that its listeners, its epoll
+// instances and whatever it inherited eat into the limit; an operator who says -c 100 means a hundred clients.
+func (s *Server) accept() {
+	runtime.LockOSThread() // it sits in epoll_wait anyway
+	defer runtime.UnlockOSThread()
+	events := make([]unix.EpollEvent, 16)
+	next := 0
+	var since time.Time // when accepting was disabled
+	for !s.closed.Load() {
+		timeout := -1
+		if s.disabled.Load() {
+			timeout = int(acceptRetry / time.Millisecond)
+		}
+		n, err := unix.EpollWait(s.ep, events, timeout)
+		if err != nil && err != unix.EINTR {
+			s.o.Logger.Error("server: accept: epoll_wait", "err", err)
+			return
+		}
+		if s.disabled.Load() {
+			if s.full() {
+				if n > 0 {
+					drainWake(s.wake)
+				}
+				continue
+			}
+			s.disabledUs.Add(uint64(time.Since(since).Microseconds()))
+			s.disabled.Store(false)
+			s.watchListeners(unix.EPOLLIN)
+		}
+		for _, ev := range events[:max(n, 0)] {
+			if int(ev.Fd) == s.wake {
+				drainWake(s.wake)
+				continue
+			}
+			if !s.acceptFrom(int(ev.Fd), &next) {
+				since = time.Now()
+				s.disabledNum.Add(1)
+				s.watchListeners(0)
+				s.disabled.Store(true)
+				// A connection that closes from here on wakes us; what closed just before is found by the retry.
+				break
+			}
+		}
+	}
+}
+
+func (s *Server) full() bool { return s.o.NoMaxConnsFast && s.conns.Load() >= int64(s.o.MaxConns) }
+
+func (s *Server) watchListeners(events uint32) {
+	for _, l := range s.listeners {
+		unix.EpollCtl(s.ep, unix.EPOLL_CTL_MOD, l.fd, &unix.EpollEvent{Events: events, Fd: int32(l.fd)})
+	}
+}
+
+// acceptFrom takes what waits at one listener. False: a limit was met and accepting should pause.
+func (s *Server) acceptFrom(lfd int, next *int) bool {
+	for i := range acceptBatch {
+		if s.full() {
+			return i > 0 // the pause begins when somebody is kept waiting, not when the last place is taken
+		}
+		fd, _, err := unix.Accept4(lfd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch err {
+		case nil:
+		case unix.EAGAIN:
+			return true
+		case unix.EINTR, unix.ECONNABORTED, unix.EPROTO:
+			continue
+		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+			return false
+		default:
+			s.o.Logger.Warn("server: accept", "err", err)
+			return true
+		}
+		now := s.conns.Add(1)
+		if now > int64(s.o.MaxConns) {
+			s.conns.Add(-1)
+			s.rejected.Add(1)
+			unix.Write(fd, []byte(netproto.TooManyConns))
+			unix.Close(fd)
+			continue
+		}
+		s.totalConns.Add(1)
+		if now > s.peakConns.Load() { // only the acceptor raises it
+			s.peakConns.Store(now)
+		}
+		s.workers[*next%len(s.workers)].handOver(fd)
+		*next++
+	}
+	return true
+}
+
+// forget closes a connection's descriptor and takes it off the books.
+func (s *Server) forget(fd int) {
+	s.mu.Lock()
+	delete(s.registry, fd)
+	unix.Close(fd)
+	s.mu.Unlock()
+	s.conns.Add(-1)
+	if s.disabled.Load() {
+		wakeUp(s.wake)
+	}
+}

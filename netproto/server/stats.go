@@ -1,0 +1,424 @@
+package server
+
+import (
+	"fmt"
+	"math/bits"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"hearth/netproto"
+)
+
+// stats answers the stats command. Sub-commands match as whole words; memcached takes any prefix, so that `stats r` resets. As there, words
+// behind the sub-command are ignored.
+func (w *worker) stats(dst []byte, c *conn, args [][]byte) []byte {
+	s := w.srv
+	if len(args) == 0 {
+		return append(s.generalStats(dst), netproto.End...)
+	}
+	switch string(args[0]) {
+	case "reset":
+		s.resetStats()
+		return append(dst, netproto.Reset...)
+	case "settings":
+		dst = s.settings(dst)
+	case "items":
+		dst = s.itemStats(dst)
+	case "slabs":
+		dst = s.slabStats(dst)
+	case "conns":
+		dst = s.connStats(dst, c)
+	case "sizes":
+		dst = append(dst, netproto.SizesDisabled...)
+	case "detail":
+		return s.detail(dst, args[1:])
+	case "cachedump":
+		return s.cachedump(dst, args[1:])
+	default:
+		return append(dst, netproto.Error...)
+	}
+	return append(dst, netproto.End...)
+}
+
+func (s *Server) detail(dst []byte, args [][]byte) []byte {
+	if s.o.DisableDumping {
+		return append(dst, netproto.StatsDetailOff...)
+	}
+	if len(args) > 0 {
+		switch string(args[0]) {
+		case "on", "off":
+			s.prefixes.on.Store(string(args[0]) == "on")
+			return append(dst, netproto.OK...)
+		case "dump":
+			return s.prefixes.dump(dst)
+		}
+	}
+	return append(dst, netproto.StatsDetailUsage...)
+}
+
+// cachedump checks its words as memcached does, and then refuses: the cache offers no walk over a class yet.
+func (s *Server) cachedump(dst []byte, args [][]byte) []byte {
+	if s.o.DisableDumping {
+		return append(dst, netproto.CachedumpOff...)
+	}
+	if len(args) < 2 {
+		return append(dst, netproto.BadCommandLine...)
+	}
+	class, err := strconv.ParseUint(string(args[0]), 10, 32)
+	if _, err2 := strconv.ParseUint(string(args[1]), 10, 32); err != nil || err2 != nil {
+		return append(dst, netproto.BadFormat...)
+	}
+	if class >= 64 {
+		return append(dst, netproto.IllegalSlabID...)
+	}
+	return append(dst, netproto.CachedumpOff...)
+}
+
+func (s *Server) resetStats() {
+	s.cache.ResetStats()
+	s.prefixes.reset()
+	for _, p := range []*atomic.Uint64{&s.totalConns, &s.rejected, &s.disabledNum, &s.disabledUs} {
+		p.Store(0)
+	}
+	for _, w := range s.workers {
+		w.counters.bytesRead.Store(0)
+		w.counters.bytesWritten.Store(0)
+		w.counters.yields.Store(0)
+	}
+}
+
+// sum adds one counter up over the workers.
+func (s *Server) sum(counter func(w *worker) uint64) (n uint64) {
+	for _, w := range s.workers {
+		n += counter(w)
+	}
+	return n
+}
+
+// lister appends STAT lines; it keeps the long lists below readable.
+type lister struct{ dst []byte }
+
+func (l *lister) uint(name string, n uint64) { l.dst = netproto.AppendStatUint(l.dst, name, n) }
+func (l *lister) int(name string, n int64)   { l.dst = netproto.AppendStatInt(l.dst, name, n) }
+func (l *lister) str(name, value string)     { l.dst = netproto.AppendStat(l.dst, name, value) }
+func (l *lister) float(name string, x float64, decimals int) {
+	l.dst = netproto.AppendStatFloat(l.dst, name, x, decimals)
+}
+func (l *lister) zeros(names ...string) {
+	for _, name := range names {
+		l.uint(name, 0)
+	}
+}
+func (l *lister) bool(name string, b bool) {
+	l.uint(name, map[bool]uint64{true: 1}[b])
+}
+func (l *lister) yes(name string, b bool) {
+	l.str(name, map[bool]string{true: "yes", false: "no"}[b])
+}
+
+// generalStats lists plain `stats` in memcached's order, for people and parsers that know it by heart; our own keys come last. Keys of
+// machinery that does not exist here, or never fails, are 0 rather than missing: dashboards chart them.
+func (s *Server) generalStats(dst []byte) []byte {
+	st, l := s.cache.Stats(), lister{dst}
+	var crawled, reflocked uint64
+	for _, c := range s.cache.ClassStats() {
+		crawled += c.CrawlerItemsChecked
+		reflocked += c.LRUTailReflocked
+	}
+	var usage unix.Rusage
+	unix.Getrusage(unix.RUSAGE_SELF, &usage)
+	seconds := func(t unix.Timeval) string { return fmt.Sprintf("%d.%06d", t.Sec, t.Usec) }
+	buffers := s.sum(func(w *worker) uint64 { return uint64(w.pool.all.Load()) })
+	free := s.sum(func(w *worker) uint64 { return uint64(w.pool.free.Load()) })
+
+	l.int("pid", int64(os.Getpid()))
+	l.int("uptime", int64(s.cache.Uptime().Seconds()))
+	l.uint("time", uint64(s.cache.Now()))
+	l.str("version", s.o.Version)
+	l.str("libevent", "none")
+	l.uint("pointer_size", strconv.IntSize)
+	l.str("rusage_user", seconds(usage.Utime))
+	l.str("rusage_system", seconds(usage.Stime))
+	l.int("max_connections", int64(s.o.MaxConns))
+	l.int("curr_connections", s.conns.Load())
+	l.uint("total_connections", s.totalConns.Load())
+	if !s.o.NoMaxConnsFast {
+		l.uint("rejected_connections", s.rejected.Load())
+	}
+	l.int("connection_structures", s.peakConns.Load())
+	l.zeros("response_obj_oom", "response_obj_count", "response_obj_bytes") // replies share the workers' output buffers
+	l.uint("read_buf_count", buffers)
+	l.uint("read_buf_bytes", buffers*inputSize)
+	l.uint("read_buf_bytes_free", free*inputSize)
+	l.zeros("read_buf_oom")
+	l.int("reserved_fds", int64(2*(len(s.workers)+1)+len(s.listeners)))
+	l.uint("cmd_get", st.CmdGet)
+	l.uint("cmd_set", st.CmdSet)
+	l.uint("cmd_flush", st.CmdFlush)
+	l.uint("cmd_touch", st.CmdTouch)
+	l.zeros("cmd_meta")
+	l.uint("get_hits", st.GetHits)
+	l.uint("get_misses", st.GetMisses)
+	l.uint("get_expired", st.GetExpired)
+	l.uint("get_flushed", st.GetFlushed)
+	l.uint("delete_misses", st.DeleteMisses)
+	l.uint("delete_hits", st.DeleteHits)
+	l.uint("incr_misses", st.IncrMisses)
+	l.uint("incr_hits", st.IncrHits)
+	l.uint("decr_misses", st.DecrMisses)
+	l.uint("decr_hits", st.DecrHits)
+	l.uint("cas_misses", st.CasMisses)
+	l.uint("cas_hits", st.CasHits)
+	l.uint("cas_badval", st.CasBadval)
+	l.uint("touch_hits", st.TouchHits)
+	l.uint("touch_misses", st.TouchMisses)
+	l.uint("store_too_large", st.StoreTooLarge)
+	l.uint("store_no_memory", st.StoreNoMemory)
+	l.zeros("auth_cmds", "auth_errors")
+	l.uint("bytes_read", s.sum(func(w *worker) uint64 { return w.counters.bytesRead.Load() }))
+	l.uint("bytes_written", s.sum(func(w *worker) uint64 { return w.counters.bytesWritten.Load() }))
+	l.uint("limit_maxbytes", st.LimitMaxbytes)
+	l.bool("accepting_conns", !s.disabled.Load())
+	l.uint("listen_disabled_num", s.disabledNum.Load())
+	l.uint("time_in_listen_disabled_us", s.disabledUs.Load())
+	l.int("threads", int64(len(s.workers)))
+	l.uint("conn_yields", s.sum(func(w *worker) uint64 { return w.counters.yields.Load() }))
+	l.int("hash_power_level", int64(max(bits.Len64(st.HashBuckets)-1, 0)))
+	l.uint("hash_bytes", st.HashBytes)
+	l.bool("hash_is_expanding", st.HashIsExpanding)
+	l.zeros("slab_reassign_rescues", "slab_reassign_chunk_rescues", "slab_reassign_inline_reclaim", "slab_reassign_busy_items",
+		"slab_reassign_busy_deletes", "slab_reassign_busy_nomem")
+	l.str("slab_reassign_last_busy_status", "none")
+	l.zeros("slab_reassign_running", "slabs_moved", "lru_crawler_running", "lru_crawler_starts")
+	l.uint("lru_maintainer_juggles", st.Juggles)
+	l.zeros("malloc_fails", "log_worker_dropped", "log_worker_written", "log_watcher_skipped", "log_watcher_sent", "log_watchers",
+		"unexpected_napi_ids", "round_robin_fallback")
+	l.uint("bytes", st.Bytes)
+	l.uint("curr_items", st.CurrItems)
+	l.uint("total_items", st.TotalItems)
+	l.uint("slab_global_page_pool", st.GlobalPagePool)
+	l.uint("expired_unfetched", st.ExpiredUnfetched)
+	l.uint("evicted_unfetched", st.EvictedUnfetched)
+	l.uint("evicted_active", st.EvictedActive)
+	l.uint("evictions", st.Evictions)
+	l.uint("reclaimed", st.Reclaimed)
+	l.uint("crawler_reclaimed", st.CrawlerReclaimed)
+	l.uint("crawler_items_checked", crawled)
+	l.uint("lrutail_reflocked", reflocked)
+	l.uint("moves_to_cold", st.MovesToCold)
+	l.uint("moves_to_warm", st.MovesToWarm)
+	l.uint("moves_within_lru", st.MovesWithinLRU)
+	l.uint("direct_reclaims", st.DirectReclaims)
+	l.uint("lru_bumps_dropped", st.LRUBumpsDropped)
+
+	l.str("hearth_version", s.o.HearthVersion)
+	l.uint("total_malloced", st.TotalMalloced)
+	l.str("restart_kind", st.RestartKind)
+	l.str("restart_reason", st.RestartReason)
+	l.int("restart_attach_us", st.RestartAttachMicros)
+	l.int("restart_sweep_ms", st.RestartSweepMillis)
+	l.uint("restart_items", st.RestartItems)
+	l.uint("corrupt_items", st.CorruptItems)
+	l.uint("index_bytes", st.HashBytes)
+	l.float("index_load", st.IndexLoad, 3)
+	return l.dst
+}
+
+// settings lists `stats settings`. Rows without an option are what this server does and cannot be told otherwise.
+func (s *Server) settings(dst []byte) []byte {
+	o, c, l := &s.o, s.cache.Options(), lister{dst}
+	or := func(value, unset string) string {
+		if value == "" {
+			return unset
+		}
+		return value
+	}
+	port := int64(o.Port)
+	if o.NoTCP || o.UnixSocket != "" {
+		port = 0
+	} else if port < 0 {
+		for _, ls := range s.listeners {
+			port = int64(ls.addr.(*net.TCPAddr).Port)
+		}
+	}
+	l.int("maxbytes", c.MemoryLimit)
+	l.int("maxconns", int64(o.MaxConns))
+	l.int("tcpport", port)
+	l.zeros("udpport")
+	l.str("inter", or(strings.Join(o.Listen, ","), "NULL"))
+	l.int("verbosity", int64(s.verbosity.Load()))
+	l.zeros("oldest")
+	l.str("evictions", map[bool]string{true: "off", false: "on"}[c.NoEvict])
+	l.str("domain_socket", or(o.UnixSocket, "NULL"))
+	l.str("umask", strconv.FormatInt(int64(o.UnixMask), 8))
+	l.yes("shutdown_command", o.EnableShutdown)
+	l.float("growth_factor", c.GrowthFactor, 2)
+	l.int("chunk_size", int64(c.MinSpace))
+	l.int("num_threads", int64(o.Threads))
+	l.int("num_threads_per_udp", int64(o.Threads))
+	l.str("stat_key_prefix", string(rune(o.PrefixDelimiter)))
+	l.yes("detail_enabled", s.prefixes.on.Load())
+	l.int("reqs_per_event", int64(o.ReqsPerEvent))
+	l.yes("cas_enabled", !c.NoCAS)
+	l.int("tcp_backlog", int64(o.Backlog))
+	l.str("binding_protocol", "ascii")
+	l.yes("auth_enabled_sasl", false)
+	l.yes("auth_enabled_ascii", false)
+	l.int("item_size_max", int64(c.MaxItemSize))
+	l.yes("maxconns_fast", !o.NoMaxConnsFast)
+	l.int("hashpower_init", int64(o.HashPower))
+	l.yes("slab_reassign", true)
+	l.uint("slab_automove", 1)
+	l.float("slab_automove_ratio", 0.8, 2)
+	l.uint("slab_automove_window", 10)
+	l.int("slab_chunk_max", int64(c.ChunkMax))
+	l.yes("lru_crawler", true)
+	l.uint("lru_crawler_sleep", 100)
+	l.zeros("lru_crawler_tocrawl", "tail_repair_time")
+	l.yes("flush_enabled", !o.DisableFlushAll)
+	l.yes("dump_enabled", !o.DisableDumping)
+	l.str("hash_algorithm", "xxh64")
+	l.yes("lru_maintainer_thread", true)
+	l.yes("lru_segmented", true)
+	l.uint("hot_lru_pct", 20)
+	l.uint("warm_lru_pct", 40)
+	l.float("hot_max_factor", 0.2, 2)
+	l.float("warm_max_factor", 2, 2)
+	l.yes("temp_lru", false)
+	l.uint("temporary_ttl", 61)
+	l.zeros("idle_timeout", "watcher_logbuf_size", "worker_logbuf_size", "read_buf_mem_limit")
+	l.yes("track_sizes", false)
+	l.yes("inline_ascii_response", false)
+	l.yes("ssl_enabled", false)
+	l.zeros("num_napi_ids")
+	l.str("memory_file", or(c.Path, "(null)"))
+	l.uint("client_flags_size", 4)
+	return l.dst
+}
+
+// itemStats lists `stats items`: classes with items.
+func (s *Server) itemStats(dst []byte) []byte {
+	l := lister{dst}
+	for _, c := range s.cache.ClassStats() {
+		if c.Number == 0 {
+			continue
+		}
+		p := "items:" + strconv.Itoa(c.ID) + ":"
+		l.uint(p+"number", c.Number)
+		l.uint(p+"number_hot", c.NumberHot)
+		l.uint(p+"number_warm", c.NumberWarm)
+		l.uint(p+"number_cold", c.NumberCold)
+		if c.NumberTemp > 0 {
+			l.uint(p+"number_temp", c.NumberTemp)
+		}
+		l.uint(p+"age_hot", c.AgeHot)
+		l.uint(p+"age_warm", c.AgeWarm)
+		l.uint(p+"age", c.Age)
+		l.uint(p+"mem_requested", c.MemRequested)
+		l.uint(p+"evicted", c.Evicted)
+		l.uint(p+"evicted_nonzero", c.EvictedNonzero)
+		l.uint(p+"evicted_time", c.EvictedTime)
+		l.uint(p+"outofmemory", c.OutOfMemory)
+		l.uint(p+"tailrepairs", c.TailRepairs)
+		l.uint(p+"reclaimed", c.Reclaimed)
+		l.uint(p+"expired_unfetched", c.ExpiredUnfetched)
+		l.uint(p+"evicted_unfetched", c.EvictedUnfetched)
+		l.uint(p+"evicted_active", c.EvictedActive)
+		l.uint(p+"crawler_reclaimed", c.CrawlerReclaimed)
+		l.uint(p+"crawler_items_checked", c.CrawlerItemsChecked)
+		l.uint(p+"lrutail_reflocked", c.LRUTailReflocked)
+		l.uint(p+"moves_to_cold", c.MovesToCold)
+		l.uint(p+"moves_to_warm", c.MovesToWarm)
+		l.uint(p+"moves_within_lru", c.MovesWithinLRU)
+		l.uint(p+"direct_reclaims", c.DirectReclaims)
+		l.uint(p+"hits_to_hot", c.HitsToHot)
+		l.uint(p+"hits_to_warm", c.HitsToWarm)
+		l.uint(p+"hits_to_cold", c.HitsToCold)
+		l.uint(p+"hits_to_temp", c.HitsToTemp)
+	}
+	return l.dst
+}
+
+// slabStats lists `stats slabs`: classes with pages.
+func (s *Server) slabStats(dst []byte) []byte {
+	l, active := lister{dst}, uint64(0)
+	for _, c := range s.cache.ClassStats() {
+		if c.Pages == 0 {
+			continue
+		}
+		active++
+		p := strconv.Itoa(c.ID) + ":"
+		l.int(p+"chunk_size", int64(c.ChunkSize))
+		l.int(p+"chunks_per_page", int64(c.ChunksPerPage))
+		l.uint(p+"total_pages", c.Pages)
+		l.uint(p+"total_chunks", c.TotalChunks)
+		l.uint(p+"used_chunks", c.UsedChunks)
+		l.uint(p+"free_chunks", c.FreeChunks)
+		l.zeros(p + "free_chunks_end")
+		l.uint(p+"get_hits", c.GetHits)
+		l.uint(p+"cmd_set", c.CmdSet)
+		l.uint(p+"delete_hits", c.DeleteHits)
+		l.uint(p+"incr_hits", c.IncrHits)
+		l.uint(p+"decr_hits", c.DecrHits)
+		l.uint(p+"cas_hits", c.CasHits)
+		l.uint(p+"cas_badval", c.CasBadval)
+		l.uint(p+"touch_hits", c.TouchHits)
+	}
+	l.uint("active_slabs", active)
+	l.uint("total_malloced", s.cache.Stats().TotalMalloced)
+	return l.dst
+}
+
+// connStats lists `stats conns`, listeners and connections by descriptor.
+func (s *Server) connStats(dst []byte, asking *conn) []byte {
+	l := lister{dst}
+	for _, ls := range s.listeners {
+		p := strconv.Itoa(ls.fd) + ":"
+		l.str(p+"addr", addrText(ls.addr))
+		l.str(p+"state", "conn_listening")
+		l.zeros(p + "secs_since_last_cmd")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fds := make([]int, 0, len(s.registry))
+	for fd := range s.registry {
+		fds = append(fds, fd)
+	}
+	slices.Sort(fds)
+	for _, fd := range fds {
+		c, p := s.registry[fd], strconv.Itoa(fd)+":"
+		peer, _ := unix.Getpeername(fd)
+		local, _ := unix.Getsockname(fd)
+		l.str(p+"addr", addrText(netAddr(peer)))
+		l.str(p+"listen_addr", addrText(netAddr(local)))
+		state := connState(c.state.Load()).String()
+		if c == asking {
+			state = "conn_parse_cmd"
+		}
+		l.str(p+"state", state)
+		l.int(p+"secs_since_last_cmd", max(s.clock.Load()-c.lastCmd.Load(), 0))
+	}
+	return l.dst
+}
+
+// addrText is an address in the shape of `stats conns`; the clients of a unix socket have none.
+func addrText(a net.Addr) string {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		if a.IP.To4() == nil {
+			return "tcp6:" + a.String()
+		}
+		return "tcp:" + a.String()
+	case *net.UnixAddr:
+		if a.Name != "" {
+			return "unix:" + a.Name
+		}
+	}
+	return "?:<AF 0>"
+}

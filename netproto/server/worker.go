@@ -1,0 +1,201 @@
+package server
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hearth"
+	"hearth/netproto"
+)
+
+// worker serves its connections on one OS thread.
+type worker struct {
+	srv      *Server
+	ep, wake int
+	s        *hearth.Session
+	verbose  bool // log request lines
+
+	conns  []*conn // by descriptor
+	live   int     // how many there are
+	events []unix.EpollEvent
+	ready  []*conn // have input that was read but not served: -R, or a long get
+	spare  []*conn // ready's other buffer
+
+	input  []byte           // inputSize bytes; filled and used up within one turn
+	pool   bufPool          // for input that outlives its turn
+	o      output           // replies of the turn that goes on
+	req    netproto.Request // the request that is being served
+	item   hearth.Item
+	pieces [][]byte
+	iov    []unix.Iovec
+
+	stopping bool
+	deadline time.Time // of the stop
+
+	mu     sync.Mutex
+	handed []int // descriptors from the acceptor, under mu
+
+	_        [64]byte // the counters are read by other threads: not on a line with what this one writes all the time
+	counters struct{ bytesRead, bytesWritten, yields atomic.Uint64 }
+	_        [64]byte
+}
+
+// handOver gives the worker a new connection. It is called by the acceptor.
+func (w *worker) handOver(fd int) {
+	w.mu.Lock()
+	w.handed = append(w.handed, fd)
+	w.mu.Unlock()
+	wakeUp(w.wake)
+}
+
+// run is the worker's life.
+func (w *worker) run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	debug.SetPanicOnFault(true)
+	defer w.reportFault()
+	w.s = w.srv.cache.NewSession()
+	w.events = make([]unix.EpollEvent, 256)
+	w.input = make([]byte, inputSize)
+	w.pool.all.Add(1)
+	for !w.stopping || w.live > 0 {
+		n := w.wait()
+		w.verbose = w.srv.verbosity.Load() >= 2
+		w.s.Begin()
+		for i := range w.events[:n] {
+			if fd := int(w.events[i].Fd); fd == w.wake {
+				w.takeHanded()
+			} else if c := w.conns[fd]; c != nil && !c.queued { // a queued one has its turn below
+				w.turn(c, w.events[i].Events)
+			}
+		}
+		queue := w.ready
+		w.ready = w.spare[:0]
+		for i, c := range queue {
+			queue[i] = nil
+			c.queued = false
+			if c.fd >= 0 {
+				w.turn(c, 0)
+			}
+		}
+		w.spare = queue[:0]
+		if !w.stopping && w.srv.stopping.Load() {
+			w.stopping, w.deadline = true, time.Now().Add(stopTimeout)
+			w.takeHanded()
+			w.closeWhere((*conn).drained)
+		} else if w.stopping && time.Now().After(w.deadline) {
+			w.closeWhere(func(*conn) bool { return true })
+		}
+		w.s.End()
+	}
+	w.s.Close()
+}
+
+// wait returns the number of events. It waits only when there is nothing to do.
+func (w *worker) wait() int {
+	if len(w.ready) > 0 {
+		n, _ := sysPoll(w.ep, w.events)
+		return n
+	}
+	timeout := -1
+	if w.stopping {
+		timeout = int(max(time.Until(w.deadline)/time.Millisecond+1, 0))
+	}
+	n, err := unix.EpollWait(w.ep, w.events, timeout)
+	if err != nil && err != unix.EINTR {
+		panic(fmt.Sprintf("server: epoll_wait: %v", err)) // only a bug can cause it
+	}
+	return max(n, 0)
+}
+
+// takeHanded starts what the acceptor handed over.
+func (w *worker) takeHanded() {
+	drainWake(w.wake)
+	w.mu.Lock()
+	fds := w.handed
+	w.handed = nil
+	w.mu.Unlock()
+	for _, fd := range fds {
+		c := &conn{fd: fd, events: unix.EPOLLIN}
+		c.lastCmd.Store(w.srv.clock.Load())
+		for fd >= len(w.conns) {
+			w.conns = append(w.conns, nil)
+		}
+		w.srv.mu.Lock()
+		w.srv.registry[fd] = c
+		w.srv.mu.Unlock()
+		w.conns[fd] = c
+		w.live++
+		if w.srv.verbosity.Load() >= 2 {
+			w.srv.o.Logger.Debug("server: new connection", "fd", fd)
+		}
+		if err := epollAdd(w.ep, fd); err != nil {
+			w.srv.o.Logger.Warn("server: epoll_ctl", "fd", fd, "err", err)
+			w.close(c, "error")
+		}
+	}
+}
+
+func (w *worker) closeWhere(f func(*conn) bool) {
+	for _, c := range w.conns {
+		if c != nil && f(c) {
+			w.close(c, "shutdown")
+		}
+	}
+}
+
+// close ends a connection and gives back all that it holds.
+func (w *worker) close(c *conn, reason string) {
+	if w.verbose {
+		w.srv.o.Logger.Debug("server: connection closed", "fd", c.fd, "reason", reason)
+	}
+	if c.up.kind == uploadStore {
+		w.s.Discard(&c.up.draft)
+		c.up.kind = uploadNone
+	}
+	w.dropPending(c)
+	w.releaseInput(c)
+	w.conns[c.fd] = nil
+	w.live--
+	w.srv.forget(c.fd)
+	c.fd = -1
+}
+
+// queue gives c a turn in the next iteration.
+func (w *worker) queue(c *conn) {
+	if !c.queued {
+		c.queued = true
+		w.ready = append(w.ready, c)
+	}
+}
+
+// fault is what a system call's EFAULT panics with, so that it ends where SIGBUS does.
+type fault struct{ what string }
+
+// reportFault turns a fault in the cache's memory into the end of Serve. Other panics are bugs and go their way. With SetPanicOnFault a bad
+// access comes as a runtime.Error that has an address; a nil pointer is none of those.
+func (w *worker) reportFault() {
+	var f *FaultError
+	switch r := recover().(type) {
+	case nil:
+		return
+	case fault:
+		f = &FaultError{What: r.what}
+	case interface {
+		runtime.Error
+		Addr() uintptr
+	}:
+		f = &FaultError{Addr: r.Addr(), What: r.Error()}
+	default:
+		panic(r)
+	}
+	w.srv.o.Logger.Error("server: fault in the cache's memory", "address", fmt.Sprintf("%#x", f.Addr), "what", f.What, "stack", string(debug.Stack()))
+	w.srv.ended <- f
+	select {} // its session stays in the section: the memory under it must not be reused by those who still run
+}

@@ -1,0 +1,47 @@
+package hearth
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Options shape a cache. The zero value of each field means its default, which is memcached's.
+type Options struct {
+	// Path is the slab file that keeps the cache over restarts (-e). Empty: anonymous memory, nothing stays.
+	Path string
+	// MemoryLimit is the memory for items in bytes (-m), rounded down to whole pages of 1 MiB; default 64 MiB, at most 256 GiB.
+	MemoryLimit int64
+	// GrowthFactor is the ratio of neighbouring chunk sizes (-f), above 1; default 1.25.
+	GrowthFactor float64
+	// MinSpace is the room for key, value and flags in the smallest chunk in bytes (-n), at least 1; default 48.
+	MinSpace int
+	// MaxItemSize bounds an item in bytes (-I), 1 KiB to 1 GiB and at most half of MemoryLimit; default 1 MiB.
+	MaxItemSize int
+	// ChunkMax is the largest chunk in bytes (-o slab_chunk_max); larger items are chained. It must divide the page size and
+	// MaxItemSize. Default 512 KiB, or MaxItemSize when that is smaller.
+	ChunkMax int
+	// SlabSizes replaces the chunk sizes that MinSpace and GrowthFactor give (-o slab_sizes), ascending, in bytes; default none.
+	SlabSizes []int
+	// NoEvict answers "out of memory" instead of evicting (-M).
+	NoEvict bool
+	// NoCAS reports every CAS as 0 and refuses cas (-C).
+	NoCAS bool
+	// LockWait is how long Open waits for another process that holds the file; default not at all.
+	LockWait time.Duration
+	// Logger gets one line for each start, stop and restart verdict; default none.
+	Logger *slog.Logger
+	// Clock replaces the system's clocks, for tests; default the system's.
+	Clock Clock
+	// HeapArena keeps the memory on the Go heap, where the race detector sees it, for tests; Path must be empty.
+	HeapArena bool
+}
+
+// Clock tells the time. Implementations must be safe for concurrent use.
+type Clock interface {
+	// Wall returns the wall clock in seconds since 1970.
+	Wall() int64
+	// Boot returns the time since boot, suspended time included; it never goes back.
+	Boot() time.Duration
+	// BootID names the boot that Boot counts from.
+	BootID() [16]byte
+}

@@ -1,0 +1,184 @@
+package hearth
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"hearth/mmapslab"
+)
+
+// reclaimer decides when memory that was taken out of the index may be used again: when every session that was in a section then has left it
+// (quiescent-state reclamation, as in Hart et al., "Performance of memory reclamation for lockless synchronization"). A reader pays two stores
+// per section and nothing per item.
+//
+// Why it holds. All words named here are sequentially consistent. A session enters by loading epoch and storing it into its slot, then reads the
+// index. A writer takes items out of the index, then adds one to epoch and stamps them with the new value, then scans the slots. If a slot
+// shows 0 or at least the stamp, its session either has left, or loaded epoch after the addition, hence after the words were taken away, and
+// cannot find them; or it enters after our scan, with the same effect, even if it loaded an older epoch before. Was the stamp taken before the
+// words went, a session could enter with the new epoch, find the old word, and read a chunk that is being overwritten.
+type reclaimer struct {
+	epoch atomic.Uint64 // starts at 1, so that 0 can mean outside
+	free  func(ref mmapslab.Ref)
+
+	slotMu sync.Mutex
+	slots  atomic.Pointer[[]*slot] // replaced as a whole, so that scans take no lock
+
+	mu      sync.Mutex // guards limbo and first; free is called under it
+	limbo   []retired  // by rising stamp, from first on
+	first   int
+	waiting atomic.Int64 // how many are in limbo
+
+	pinMu  sync.Mutex
+	pinned map[mmapslab.Ref]pinState
+	pins   atomic.Int64
+}
+
+// slot is where a session announces that it is in a section, on a cache line of its own.
+type slot struct {
+	_       [64]byte
+	entered atomic.Uint64 // 0: in no section
+	_       [56]byte
+}
+
+// retired is an item that was taken out of the index before stamp; or, with ref 0, something to do.
+type retired struct {
+	stamp uint64
+	ref   mmapslab.Ref
+	then  func()
+}
+
+// pinState counts an item's pins; retired is set when it would be free but for them.
+type pinState struct {
+	count   int
+	retired bool
+}
+
+func newReclaimer(free func(mmapslab.Ref)) *reclaimer {
+	r := &reclaimer{free: free, pinned: map[mmapslab.Ref]pinState{}}
+	r.epoch.Store(1)
+	r.slots.Store(new([]*slot))
+	return r
+}
+
+func (r *reclaimer) addSlot() *slot {
+	r.slotMu.Lock()
+	defer r.slotMu.Unlock()
+	s := new(slot)
+	old := *r.slots.Load()
+	slots := append(old[:len(old):len(old)], s)
+	r.slots.Store(&slots)
+	return s
+}
+
+func (r *reclaimer) removeSlot(s *slot) {
+	r.slotMu.Lock()
+	defer r.slotMu.Unlock()
+	var slots []*slot
+	for _, other := range *r.slots.Load() {
+		if other != s {
+			slots = append(slots, other)
+		}
+	}
+	r.slots.Store(&slots)
+}
+
+func (r *reclaimer) enter(s *slot) { s.entered.Store(r.epoch.Load()) }
+func (r *reclaimer) leave(s *slot) { s.entered.Store(0) }
+
+// retire frees refs, which were taken out of the index before, once nobody can be reading them.
+func (r *reclaimer) retire(refs []mmapslab.Ref) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stamp := r.epoch.Add(1) // under the lock, so that limbo is in order
+	for _, ref := range refs {
+		r.limbo = append(r.limbo, retired{stamp: stamp, ref: ref})
+	}
+	r.waiting.Add(int64(len(refs)))
+}
+
+// after calls f once every session that is in a section now has left it.
+func (r *reclaimer) after(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.limbo = append(r.limbo, retired{stamp: r.epoch.Add(1), then: f})
+	r.waiting.Add(1)
+}
+
+// oldest returns the lowest epoch that a session is in.
+func (r *reclaimer) oldest() uint64 {
+	low := ^uint64(0)
+	for _, s := range *r.slots.Load() {
+		if e := s.entered.Load(); e != 0 {
+			low = min(low, e)
+		}
+	}
+	return low
+}
+
+// collect frees what nobody can be reading any more. It returns at once when another one is at it.
+func (r *reclaimer) collect() {
+	if r.waiting.Load() == 0 || !r.mu.TryLock() {
+		return
+	}
+	low, n := r.oldest(), r.first
+	var then []func()
+	for ; n < len(r.limbo) && r.limbo[n].stamp <= low; n++ {
+		switch it := &r.limbo[n]; {
+		case it.then != nil:
+			then = append(then, it.then)
+			it.then = nil
+		case !r.keepForPins(it.ref):
+			r.free(it.ref)
+		}
+	}
+	r.waiting.Add(int64(r.first - n))
+	if r.first = n; r.first > len(r.limbo)/2 {
+		r.limbo = r.limbo[:copy(r.limbo, r.limbo[n:])] // each is moved at most once on average
+		r.first = 0
+	}
+	r.mu.Unlock()
+	for _, f := range then {
+		f()
+	}
+}
+
+// keepForPins tells whether ref is pinned, and leaves it to the last unpin then. A pin is taken inside a section that saw the item, so it is
+// there before the item's batch comes up.
+func (r *reclaimer) keepForPins(ref mmapslab.Ref) bool {
+	if r.pins.Load() == 0 {
+		return false
+	}
+	r.pinMu.Lock()
+	defer r.pinMu.Unlock()
+	p, ok := r.pinned[ref]
+	if ok {
+		p.retired = true
+		r.pinned[ref] = p
+	}
+	return ok
+}
+
+func (r *reclaimer) pin(ref mmapslab.Ref) {
+	r.pinMu.Lock()
+	defer r.pinMu.Unlock()
+	p := r.pinned[ref]
+	p.count++
+	r.pinned[ref] = p
+	r.pins.Add(1)
+}
+
+func (r *reclaimer) unpin(ref mmapslab.Ref) {
+	r.pinMu.Lock()
+	p := r.pinned[ref]
+	p.count--
+	if p.count == 0 {
+		delete(r.pinned, ref)
+	} else {
+		r.pinned[ref] = p
+	}
+	r.pins.Add(-1)
+	r.pinMu.Unlock()
+	if p.count == 0 && p.retired {
+		r.free(ref)
+	}
+}

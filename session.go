@@ -1,0 +1,434 @@
+package hearth
+
+import (
+	"bytes"
+
+	"hearth/lru"
+	"hearth/mmapslab"
+)
+
+// Status is the outcome of an operation. A miss is a result, not an error.
+type Status uint8
+
+const (
+	OK         Status = iota // found, stored, deleted, touched
+	Miss                     // there is no item of this key
+	Exists                   // the item's CAS is another
+	NotStored                // add found an item; replace, append or prepend found none, or the sum was too large
+	TooLarge                 // the item would exceed MaxItemSize
+	NoMemory                 // no chunk could be had
+	NonNumeric               // incr or decr of a value that is no number
+)
+
+// Session is one worker's way into the cache. It is not safe for concurrent use; any number of sessions are, beside each other.
+//
+// Begin opens a read-side section and End closes it: items that were handed out in between stay readable until the next call on the
+// same session, or until End, unless pinned; Get alone leaves earlier items readable. Every call but Close, Discard and Unpin needs an open section. While a
+// session is in a section no memory that was freed since Begin is reused, so sections must be short: one iteration of a worker's loop.
+type Session struct {
+	c      *Cache
+	slot   *slot
+	hasher *mmapslab.Hasher
+	now    uint32 // the cache's time at Begin
+	limbo  []mmapslab.Ref
+	ring   lru.Ring
+	counts counters
+	number [20]byte // for incr
+
+	renewals uint64 // see renew
+}
+
+// limboMost is how many retired items a session keeps to itself within a section.
+const limboMost = 64
+
+// NewSession returns a session, to be closed by Close.
+func (c *Cache) NewSession() *Session {
+	s := &Session{c: c, slot: c.recl.addSlot(), hasher: c.store.Hasher(), limbo: make([]mmapslab.Ref, 0, limboMost)}
+	c.mu.Lock()
+	c.sessions[s] = true
+	c.mu.Unlock()
+	return s
+}
+
+// Close gives the session up. It must not be in a section, and its pins must be undone.
+func (s *Session) Close() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.c.dropLocked(s)
+}
+
+func (c *Cache) dropLocked(s *Session) {
+	c.past.add(&s.counts)
+	delete(c.sessions, s)
+	c.recl.removeSlot(s.slot)
+}
+
+// Begin opens a section. The time of the section is that of its begin.
+func (s *Session) Begin() {
+	s.c.recl.enter(s.slot)
+	s.now = s.c.now.Load()
+}
+
+// End closes the section: nothing handed out in it may be used any more, pinned items apart.
+func (s *Session) End() {
+	s.flushLimbo()
+	s.c.recl.leave(s.slot)
+	s.c.recl.collect()
+}
+
+// renew leaves the section and enters a new one, so that what this session retired can be freed. Whoever calls it must look everything up anew.
+func (s *Session) renew() {
+	s.flushLimbo()
+	s.c.recl.enter(s.slot)
+	s.c.recl.collect()
+	s.renewals++
+}
+
+func (s *Session) flushLimbo() {
+	if len(s.limbo) > 0 {
+		s.c.recl.retire(s.limbo)
+		s.limbo = s.limbo[:0]
+	}
+}
+
+// retire gives back an item that this session took out of the index and its list.
+func (s *Session) retire(ref mmapslab.Ref) {
+	if len(s.limbo) == limboMost {
+		s.flushLimbo()
+	}
+	s.limbo = append(s.limbo, ref)
+}
+
+// items is what index and lru ask the cache about items.
+type items Cache
+
+// Match is index.Items'.
+func (c *items) Match(ref mmapslab.Ref, key []byte) bool {
+	it, ok := c.store.Item(ref)
+	return ok && bytes.Equal(it.Key(), key)
+}
+
+// Hash is index.Items'.
+func (c *items) Hash(ref mmapslab.Ref) uint32 {
+	it, ok := c.store.Item(ref)
+	if !ok {
+		return 0
+	}
+	return it.Hash()
+}
+
+// Dead is lru.Owner's.
+func (c *items) Dead(ref mmapslab.Ref, now uint32) bool {
+	it, ok := c.store.Item(ref)
+	if !ok {
+		return false
+	}
+	return (*Cache)(c).fate(&it, mmapslab.Meta(c.store.Meta(ref).Load()), now) != alive
+}
+
+// Reap is lru.Owner's.
+func (c *items) Reap(ref mmapslab.Ref) {
+	(*Cache)(c).keeper.session.evict(ref)
+}
+
+// fate says whether an item may still be given out.
+type fate uint8
+
+const (
+	absent fate = iota
+	alive
+	expired
+	flushed
+)
+
+func (c *Cache) fate(it *mmapslab.Item, m mmapslab.Meta, now uint32) fate {
+	if t := m.Exptime(); t != 0 && t <= now {
+		return expired
+	}
+	if int32(it.Epoch()-c.epoch(now)) < 0 {
+		return flushed
+	}
+	return alive
+}
+
+// epoch returns the flush epoch: items of an earlier one are flushed (R7). A flush with a delay counts from its moment on.
+func (c *Cache) epoch(now uint32) uint32 {
+	w := c.store.FlushWord().Load()
+	epoch, deadline := uint32(w>>32), uint32(w)
+	if deadline != 0 && deadline <= now {
+		epoch++
+	}
+	return epoch
+}
+
+// FlushAll makes every item stored so far a miss, now or from the moment that exptime names (protocol terms; 0 or negative: now). Only one
+// flush can be waiting: a later one replaces it.
+func (s *Session) FlushAll(exptime int64) {
+	word := s.c.store.FlushWord()
+	for {
+		old := word.Load()
+		epoch := s.c.epoch(s.now)
+		next := uint64(epoch+1) << 32
+		if exptime > 0 {
+			// memcached's oldest_live is a second earlier than the time given.
+			if at := s.absolute(exptime) - 1; at > s.now {
+				next = uint64(epoch)<<32 | uint64(at)
+			}
+		}
+		if word.CompareAndSwap(old, next) {
+			s.counts.inc(nFlushes)
+			return
+		}
+	}
+}
+
+// absolute turns an exptime of the protocol into the cache's time, as memcached's realtime does: 0 never, negative at once, up to 30 days
+// relative, above that absolute.
+func (s *Session) absolute(exptime int64) uint32 {
+	const month = 30 * 24 * 60 * 60
+	switch {
+	case exptime == 0:
+		return 0
+	case exptime < 0:
+		return 1
+	case exptime <= month:
+		return s.now + uint32(exptime)
+	}
+	return uint32(min(exptime, 1<<32-1))
+}
+
+// found is what a lookup found.
+type found struct {
+	hash uint64
+	ref  mmapslab.Ref
+	item mmapslab.Item
+	meta mmapslab.Meta
+	fate fate
+}
+
+// look finds the item of key, dead or alive. It counts nothing.
+func (s *Session) look(key []byte) (f found) {
+	f.hash = s.hasher.Sum(key)
+	s.lookAgain(&f, key)
+	return f
+}
+
+// lookAgain is look for a hash that is known.
+func (s *Session) lookAgain(f *found, key []byte) {
+	ref, ok := s.c.index.Find(f.hash, key)
+	f.ref, f.fate = ref, absent
+	if !ok {
+		return
+	}
+	if f.item, ok = s.c.store.Item(ref); !ok {
+		return // cannot be: Find has matched the key
+	}
+	f.meta = mmapslab.Meta(s.c.store.Meta(ref).Load())
+	f.fate = s.c.fate(&f.item, f.meta, s.now)
+}
+
+// remove takes a found item out of the index, and its list, and retires it; false when somebody else was faster.
+func (s *Session) remove(f *found) bool {
+	if !s.c.index.Delete(f.hash, f.ref) {
+		return false
+	}
+	s.discard(f.ref, &f.item)
+	return true
+}
+
+// discard unlinks and retires an item whose index word this session took away.
+func (s *Session) discard(ref mmapslab.Ref, it *mmapslab.Item) {
+	s.c.order.Unlink(ref, it.Size())
+	s.retire(ref)
+}
+
+// dropped retires an item that the index gave up while it grew.
+func (c *Cache) dropped(ref mmapslab.Ref) {
+	it, ok := c.store.Item(ref)
+	if !ok {
+		return
+	}
+	c.events[c.store.ListClass(ref)].inc(evEvicted)
+	c.order.Unlink(ref, it.Size())
+	c.recl.retire([]mmapslab.Ref{ref})
+}
+
+// Item is a view of a stored item. Its slices point into the cache's memory: they must not be written, and live as Session tells.
+type Item struct {
+	Key     []byte
+	Flags   uint32
+	CAS     uint64 // 0 with Options.NoCAS
+	Exptime uint32 // seconds since 1970; 0: never
+	ClassID int    // memcached's slab class id
+
+	c    *Cache
+	ref  mmapslab.Ref
+	item mmapslab.Item
+}
+
+// Len returns the length of the value in bytes.
+func (it *Item) Len() int { return it.item.ValueLen() }
+
+// Value returns the value if it lies in one piece, as all values do that fit a chunk, and ok false otherwise.
+func (it *Item) Value() (value []byte, ok bool) {
+	if it.ref&mmapslab.Chained != 0 {
+		return nil, false
+	}
+	return it.item.Value(), true
+}
+
+// AppendValue appends the value to dst, however many chunks it lies in.
+func (it *Item) AppendValue(dst []byte) []byte {
+	if v, ok := it.Value(); ok {
+		return append(dst, v...)
+	}
+	it.c.store.Chain(&it.item, func(_ mmapslab.Ref, data []byte) { dst = append(dst, data...) })
+	return dst
+}
+
+// Pieces appends the pieces of the value, in order and without copying, to dst.
+func (it *Item) Pieces(dst [][]byte) [][]byte {
+	if v, ok := it.Value(); ok {
+		return append(dst, v)
+	}
+	it.c.store.Chain(&it.item, func(_ mmapslab.Ref, data []byte) { dst = append(dst, data) })
+	return dst
+}
+
+// Pin is the right to read an item's bytes. The zero Pin holds nothing.
+type Pin struct{ ref mmapslab.Ref }
+
+// Pin keeps an item's bytes as they are over the end of the section, until Unpin, even when the item is deleted or replaced. It costs a
+// lock: it is for replies that could not be written at once.
+func (s *Session) Pin(it *Item) Pin {
+	s.c.recl.pin(it.ref)
+	return Pin{it.ref}
+}
+
+// Unpin gives the right back. It needs no open section.
+func (s *Session) Unpin(p Pin) {
+	if p.ref != 0 {
+		s.c.recl.unpin(p.ref)
+	}
+}
+
+func (s *Session) view(it *Item, f *found) {
+	*it = Item{Key: f.item.Key(), Flags: f.item.ClientFlags(), Exptime: f.meta.Exptime(), ClassID: s.c.store.ListClass(f.ref), c: s.c, ref: f.ref, item: f.item}
+	if !s.c.opts.NoCAS {
+		it.CAS = f.item.CAS()
+	}
+}
+
+// hit marks a fetched item for the LRU.
+func (s *Session) hit(f *found) {
+	if !lru.Hit(s.c.store.Meta(f.ref), f.meta, s.now) {
+		return
+	}
+	if !s.ring.Put(f.ref) {
+		s.counts.inc(nBumpsDropped)
+		s.c.order.Forget(f.ref)
+	}
+}
+
+// Get looks key up and fills it on OK. It counts cmd_get and a hit or miss and marks the item as fetched. Miss leaves *it alone.
+func (s *Session) Get(key []byte, it *Item) Status {
+	s.counts.inc(nGets)
+	f := s.look(key)
+	if f.fate != alive {
+		s.missed(&f)
+		return Miss
+	}
+	class := s.c.store.ListClass(f.ref)
+	s.counts.inClass(class, classGets)
+	s.counts.inClass(class, hitHot+classCounter(f.meta.Segment()))
+	s.hit(&f)
+	s.view(it, &f)
+	return OK
+}
+
+// missed counts a get that found nothing to give out, and removes what is dead.
+func (s *Session) missed(f *found) {
+	switch f.fate {
+	case expired:
+		s.counts.inc(nGetExpired)
+	case flushed:
+		s.counts.inc(nGetFlushed)
+	default:
+		return
+	}
+	s.remove(f)
+}
+
+// GetAndTouch is Get with a new exptime, in protocol terms as in Prepare; it counts as touch.
+func (s *Session) GetAndTouch(key []byte, exptime int64, it *Item) Status {
+	return s.touch(key, exptime, it)
+}
+
+// Touch sets a new exptime, in protocol terms as in Prepare: OK, Miss or NoMemory.
+func (s *Session) Touch(key []byte, exptime int64) Status { return s.touch(key, exptime, nil) }
+
+// touch changes the exptime in the item's Meta, unless an operation is copying the item: that one has set Copying before it read the exptime, and
+// would publish a copy with the old one after our change, even after our reply. So a touch that finds Copying set goes the same way, with a copy that it
+// puts in the index in the item's place: whichever of the two changes the index word first, the other starts over (R6).
+func (s *Session) touch(key []byte, exptime int64, it *Item) Status {
+	s.counts.inc(nTouches)
+	at := s.absolute(exptime)
+	f := s.look(key)
+	for ; f.fate == alive; s.lookAgain(&f, key) {
+		class := s.c.store.ListClass(f.ref)
+		if f.meta&mmapslab.Copying == 0 {
+			word := s.c.store.Meta(f.ref)
+			if !word.CompareAndSwap(uint64(f.meta), uint64(f.meta.WithExptime(at))) {
+				continue
+			}
+			f.meta = f.meta.WithExptime(at)
+		} else {
+			var st Status
+			if f, st = s.remake(key, s.touched(at)); st == Miss {
+				break
+			} else if st != OK {
+				return st
+			}
+		}
+		s.counts.inClass(class, classTouches)
+		s.counts.inClass(class, hitHot+classCounter(f.meta.Segment()))
+		s.hit(&f)
+		if it != nil {
+			s.view(it, &f)
+		}
+		return OK
+	}
+	if f.fate != absent {
+		s.missed(&f)
+	}
+	s.counts.inc(nTouchMisses)
+	return Miss
+}
+
+// touched is an item's copy with another exptime.
+func (s *Session) touched(at uint32) *remaking {
+	return &remaking{
+		segment: mmapslab.Meta.Segment,
+		meta: func(old mmapslab.Meta) mmapslab.Meta {
+			return old.WithExptime(at) &^ (mmapslab.Copying | mmapslab.Linked | mmapslab.ListedApart)
+		},
+		size:  func(old *mmapslab.Item) (int, Status) { return old.ValueLen(), OK },
+		write: s.copyValue,
+	}
+}
+
+// Delete removes the item: OK or Miss.
+func (s *Session) Delete(key []byte) Status {
+	f := s.look(key)
+	for ; f.fate == alive; s.lookAgain(&f, key) {
+		if s.remove(&f) {
+			s.counts.inClass(s.c.store.ListClass(f.ref), classDeletes)
+			return OK
+		}
+	}
+	if f.fate != absent {
+		s.remove(&f)
+	}
+	s.counts.inc(nDeleteMisses)
+	return Miss
+}
