@@ -12,8 +12,7 @@ out of it.
 	│ ref: 41  (TENTATIVE: a token)          │ tag: 20           │ st │
 	└────────────────────────────────────────┴───────────────────┴────┘
 
-Eight words are a bucket, one cache line. A table of n buckets has three more behind it, so that a window, the home bucket and the next three, never
-wraps. The home is uint32(h>>32)*n>>32, the tag the low 20 bits of h.
+Eight words are a bucket, one cache line. A key has a window of four buckets, see Buckets. The tag is the low 20 bits of the key's hash h.
 
 # States, and who moves a slot between them
 
@@ -79,13 +78,18 @@ succeeded. Two inserters of one tag may kill each other in turn; a short random 
 asleep in a section, or between the end of a growth and its AfterGrace, keeps the old half from being discarded and so the next growth from starting, and
 full windows evict meanwhile. It costs items, not progress.
 
-# Twelve bytes an item
+# Where a key may be, and twelve bytes an item
 
-At rest a table costs 8 bytes over its load. Growing by f at load l leaves 8f/l bytes an item, the most it ever is while items only come (deletes
-do not shrink a table). Windows of 32 words that may not be rearranged fill up long before the table does: in a table that grows by a quarter whenever
-a window is full, the load is 0.45 to 0.6 and an item costs up to 18 bytes. So large tables grow by an eighth, at a full window only above forceLoad,
-which makes 11.9 bytes the worst, and below it a full window evicts: about one insert in a thousand while a large table fills. Placing in the home bucket up to homeFill and then in the emptiest bucket of the window, in place of first fit, makes that rate ten times
-smaller. Tables up to smallBuckets, where all this is about a megabyte, double instead and do not evict unless half empty. A quarter and 0.82, the plain
-choice, would evict one insert in two hundred and still cost 12.5 bytes. Not counted is the old half while a growth runs or drains.
+A key's window is two pairs of neighbouring buckets, picked by two functions of its hash; a new item goes into the home bucket up to homeFill words, else into
+the emptiest bucket of the four. With two choices of 16 slots that may not be rearranged, the first window of a table fills up at a load of 0.83 with
+65 thousand slots and 0.79 with 17 million (simulated; the reason is that the fuller of two random choices is hardly ever taken: Azar, Broder, Karlin and
+Upfal, "Balanced allocations"). Four neighbours in a row, which are a cache line and a half cheaper for a miss, fill up at 0.57 and 0.40: then a table either
+costs 18 bytes an item, or evicts items while memory is free. About 85 of 100 items stand in the pair of their home bucket. The pairs of a key are never
+the same, so that no slot comes twice in a window; were it so, an inserter would meet its own word in the scan and kill it.
+
+At rest a table costs 8 bytes over its load. It grows by half, so an item costs between 10.7 bytes and, right after a growth, 16; growing by less would copy
+each item more often (nine times for steps of an eighth, three for steps of a half). Where the number of items does not rise any more, Fit takes a
+table that is too large into one with a load of fitLoad, by the same steps as growth: 11.4 bytes. Not counted is the old half while items move or the old
+half drains. Full windows evict only where the table is at its region's maximum, or the old half of the last growth still waits for readers.
 */
 package index

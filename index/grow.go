@@ -7,14 +7,14 @@ import (
 	"hearth/mmapslab/fault"
 )
 
-// How the table grows; doc.go has the arithmetic. A table below smallBuckets costs little whatever its load, so it doubles and never lets a
-// full window evict while it is half empty. A large one grows by an eighth, and a full window forces growth only where 8 bytes a slot,
-// divided by the load after growth, stay under 12 bytes an item.
+// How the table grows; doc.go has the arithmetic. A table below smallBuckets costs little whatever its load, so it doubles; a large one grows by
+// half. Windows fill up at a load of about 0.79 in tables of a hundred million words, so growLoad comes first; a full window forces growth.
 const (
-	growLoad       = 0.82
-	smallBuckets   = 1 << 14 // 1 MiB
-	smallForceLoad = 0.5
-	forceLoad      = 0.76
+	growLoad     = 0.75
+	smallBuckets = 1 << 14 // 1 MiB
+	forceLoad    = 0.5     // below it a window is full because of the keys, and growing would not help
+	slackLoad    = 0.66    // below it Fit moves a large table
+	fitLoad      = 0.70    // into one of this load
 
 	helpPerInsert = 2  // buckets an insert moves while a growth runs
 	verifyBuckets = 32 // buckets that the second pass, which finds most of them MOVED, takes for one
@@ -27,7 +27,7 @@ func grown(buckets uint32) uint64 {
 	if buckets < smallBuckets {
 		return 2 * uint64(buckets)
 	}
-	return uint64(buckets) + uint64(buckets)/8
+	return uint64(buckets) + uint64(buckets)/4*2
 }
 
 // growth holds the cursors of one growth. They are hints and progress, not state: a crash forgets them and the next process starts at 0.
@@ -44,11 +44,7 @@ type spare struct {
 
 // mayForce tells whether a full window is reason to grow rather than to evict.
 func (x *Index) mayForce(v *view) bool {
-	limit := forceLoad
-	if v.cur.buckets < smallBuckets {
-		limit = smallForceLoad
-	}
-	return v.spare != nil && v.cur.buckets < x.region.maxFit() && x.load(v) > limit
+	return v.spare != nil && v.cur.buckets < x.region.maxFit() && x.load(v) > forceLoad
 }
 
 // start begins a growth; false when there is no room or no memory (yet), or the old half of the last growth is not discarded. Every step may be done by
@@ -59,24 +55,22 @@ func (x *Index) mayForce(v *view) bool {
 //     and the next attach would discard the half their copies are in.
 //  3. the view. Swapped with a freeze, a writer that met FROZEN would find no new table to go to.
 func (x *Index) start(v *view) bool {
-	if v.next != nil {
-		return true
-	}
+	to := min(grown(v.cur.buckets), uint64(x.region.maxFit()))
+	return v.next != nil || to > uint64(v.cur.buckets) && x.startTo(v, to)
+}
+
+func (x *Index) startTo(v *view, to uint64) bool {
 	if v.spare == nil || x.held.Load() > 0 {
 		return false
 	}
-	to := min(grown(v.cur.buckets), uint64(x.region.maxFit()))
 	other := 1 - v.cur.half
-	if to <= uint64(v.cur.buckets) {
-		return false
-	}
 	if !x.populate(v, x.table(other, uint32(to))) {
 		return false
 	}
 	if x.state[1+other].CompareAndSwap(0, to) {
 		fault.Point("index.grow.sized")
 	}
-	if to = x.state[1+other].Load(); to <= uint64(v.cur.buckets) || to > uint64(x.region.maxFit()) {
+	if to = x.state[1+other].Load(); to < minBuckets || to > uint64(x.region.maxFit()) || to%2 != 0 {
 		return x.view.Load() != v // damage, or we are late and the circle went on
 	}
 	x.state[0].CompareAndSwap(stateWord(v.cur.half, false), stateWord(v.cur.half, true))
@@ -109,6 +103,25 @@ func (x *Index) Help(buckets int) (growing bool) {
 		x.help(v, buckets)
 	}
 	return x.view.Load().next != nil
+}
+
+// Fit moves a large table that is much too large into one that fits, and tells whether it began to. It is for times when the number of items does not
+// rise: growth by half leaves a table at half its load, 16 bytes an item, and this brings it back under 12. Help does the moving, which is the same as for growth.
+func (x *Index) Fit() bool {
+	v := x.view.Load()
+	to := uint64(float64(x.Len())/(bucketWords*fitLoad)) / 2 * 2
+	if v.next != nil || v.spare == nil || v.cur.buckets <= smallBuckets || x.load(v) >= slackLoad || to < smallBuckets {
+		return false
+	}
+	for {
+		had := v.spare.populated.Load()
+		if x.startTo(v, to) {
+			return true
+		}
+		if v.spare.populated.Load() == had {
+			return false
+		}
+	}
 }
 
 // FinishGrowth moves all that is left to move. Sweep needs that; others let Help do it in small steps.
@@ -175,8 +188,8 @@ func (x *Index) moveBuckets(v *view, from, to int64) {
 // the key, or a copy of it still under way, could be in both.
 func (x *Index) moveWindow(v *view, h uint64) {
 	win := v.cur.window(h)
-	for i := range win {
-		x.moveSlot(v, &win[i])
+	for i := range windowWords {
+		x.moveSlot(v, win.at(i))
 	}
 }
 
@@ -218,8 +231,8 @@ func (x *Index) copyItem(v *view, old *atomic.Uint64, frozen uint64) {
 	win := v.next.windowOf(x.items.Hash(refOf(frozen)))
 	for attempt := 0; old.Load() == frozen; attempt++ {
 		p := place{}
-		for i := range win {
-			w := win[i].Load()
+		for i := range windowWords {
+			w := win.at(i).Load()
 			if w == live {
 				return
 			}
@@ -227,40 +240,40 @@ func (x *Index) copyItem(v *view, old *atomic.Uint64, frozen uint64) {
 		}
 		slot := p.slot()
 		if slot < 0 {
-			if victim := p.victim(win, x.token(tag)); victim != 0 {
-				x.evict(v, win, victim)
-			} else if !kill(win) {
+			if victim := p.victim(&win, x.token(tag)); victim != 0 {
+				x.evict(v, &win, victim)
+			} else if !kill(&win) {
 				return // a window of nothing but damage: the item is lost, as the rest of it
 			}
 			continue
 		}
 		mine := pack(x.token(tag), tag, stateTentative)
 		fault.Point("index.copy.placing")
-		if !win[slot].CompareAndSwap(0, mine) {
+		if !win.at(slot).CompareAndSwap(0, mine) {
 			continue
 		}
 		fault.Point("index.copy.placed")
-		for i := 0; i < len(win); i++ {
+		for i := 0; i < windowWords; i++ {
 			if i == slot {
 				continue
 			}
-			w := win[i].Load()
+			w := win.at(i).Load()
 			if w == live {
-				win[slot].CompareAndSwap(mine, 0)
+				win.at(slot).CompareAndSwap(mine, 0)
 				return
 			}
-			if stateOf(w) == stateTentative && tagOf(w) == tag && !win[i].CompareAndSwap(w, 0) {
+			if stateOf(w) == stateTentative && tagOf(w) == tag && !win.at(i).CompareAndSwap(w, 0) {
 				i--
 			}
 		}
 		fault.Point("index.copy.scanned")
 		// The last look. Without it: another helper copies the item, stores MOVED, a writer deletes the copy, and we bring it back.
 		if old.Load() != frozen {
-			win[slot].CompareAndSwap(mine, 0)
+			win.at(slot).CompareAndSwap(mine, 0)
 			return
 		}
 		fault.Point("index.copy.promoting")
-		if win[slot].CompareAndSwap(mine, live) {
+		if win.at(slot).CompareAndSwap(mine, live) {
 			fault.Point("index.copy.promoted")
 			return
 		}
@@ -271,16 +284,16 @@ func (x *Index) copyItem(v *view, old *atomic.Uint64, frozen uint64) {
 // evict drops a live item from a full window of the new table to make room for a copy. It is a delete, so it has to keep the rule for writers in
 // the new table: the old slot of the item must be MOVED first, or a helper would copy the item once more. It is FROZEN at most, since its
 // copy is before us; so the step to MOVED is ours to help with.
-func (x *Index) evict(v *view, win []atomic.Uint64, victim uint64) {
+func (x *Index) evict(v *view, win *window, victim uint64) {
 	ref := refOf(victim)
 	oldWin := v.cur.windowOf(x.items.Hash(ref))
-	for i := range oldWin {
-		if w := oldWin[i].Load(); w == victim|stateFrozen {
-			oldWin[i].CompareAndSwap(w, movedWord)
+	for i := range windowWords {
+		if w := oldWin.at(i).Load(); w == victim|stateFrozen {
+			oldWin.at(i).CompareAndSwap(w, movedWord)
 		}
 	}
-	for i := range win {
-		if win[i].Load() == victim && win[i].CompareAndSwap(victim, 0) {
+	for i := range windowWords {
+		if win.at(i).Load() == victim && win.at(i).CompareAndSwap(victim, 0) {
 			fault.Point("index.grow.evicted")
 			x.count(tagOf(victim), -1)
 			x.evicted.Add(1)
@@ -345,7 +358,7 @@ func (x *Index) HoldGrowth(hold bool) {
 	}
 }
 
-// Sweep goes over buckets [from,to) of the table, the extra ones included, after a start or to check. It clears TENTATIVE words (a false kill
+// Sweep goes over buckets [from,to) of the table after a start or to check. It clears TENTATIVE words (a false kill
 // costs a writer a retry) and words that a table at rest cannot have, and yields LIVE words; those that visit does not keep are deleted,
 // unless they changed meanwhile. It is safe beside writers. No growth may run: HoldGrowth, FinishGrowth, then Sweep. Where one began all the
 // same, in a writer that was past the check, ok is false and the caller starts over. visit may get a word that is replaced while it looks.
@@ -370,5 +383,5 @@ func (x *Index) Sweep(from, to uint32, visit func(ref mmapslab.Ref, bucket uint3
 	return cleared, v.next == nil && x.view.Load() == v
 }
 
-// SweepBuckets is the end of a whole sweep: the buckets of the table and the extra ones.
+// SweepBuckets is the end of a whole sweep: the buckets of the table.
 func (x *Index) SweepBuckets() uint32 { return uint32(x.view.Load().cur.total()) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -116,7 +117,7 @@ const maxTestBuckets = 1 << 12
 
 // regionFor lays an index region of two halves with room for so many buckets out at the start of an arena.
 func regionFor(buckets int64) (index.Region, int64) {
-	half := ((buckets+index.WindowBuckets-1)*64 + 4095) &^ 4095
+	half := (buckets*64 + 4095) &^ 4095
 	return index.Region{State: 64, Half: [2]int64{4096, 4096 + half}, HalfSize: half}, 4096 + 2*half
 }
 
@@ -209,10 +210,10 @@ func checkAtRest(x *index.Index, items *items) error {
 	seen, n := map[string]bool{}, int64(0)
 	cleared, ok := x.Sweep(0, x.SweepBuckets(), func(ref mmapslab.Ref, bucket, tag uint32) bool {
 		h := items.hash[ref-1]
-		home := index.Home(uint32(h>>32), x.Stats().Buckets)
+		window := index.Buckets(uint32(h>>32), x.Stats().Buckets)
 		switch key := string(items.key[ref-1]); {
-		case bucket < home || bucket >= home+index.WindowBuckets:
-			err = fmt.Errorf("%q in bucket %d, window starts at %d", key, bucket, home)
+		case !slices.Contains(window[:], bucket):
+			err = fmt.Errorf("%q in bucket %d, window is %d", key, bucket, window)
 		case uint64(tag) != h&(1<<20-1):
 			err = fmt.Errorf("%q has tag %x, want that of hash %x", key, tag, h)
 		case seen[key]:

@@ -15,18 +15,18 @@ const (
 	bucketWords = 8
 	bucketBytes = bucketWords * 8
 
-	// WindowBuckets is the number of buckets a key may be in: its home and the next ones.
-	WindowBuckets = 4
-	windowWords   = WindowBuckets * bucketWords
+	// A key may be in four buckets: two pairs, each of two neighbours, which the processor fetches together.
+	windowBuckets = 4
+	windowWords   = windowBuckets * bucketWords
 
-	// extraBuckets follow the last home bucket, so that a window never wraps.
-	extraBuckets = WindowBuckets - 1
+	// minBuckets are two pairs: a window never has a slot twice.
+	minBuckets = 4
 
 	// homeFill is how many words an insert puts into the home bucket before it takes the emptiest bucket of the window. First fit would fill
-	// windows much earlier, emptiest-first throughout would cost every hit a second cache line; doc.go has the numbers.
-	homeFill = 6
+	// windows earlier, emptiest-first throughout would cost every fourth hit the second pair; doc.go has the numbers.
+	homeFill = 5
 
-	maxBuckets = 1<<31 - 1
+	maxBuckets = 1<<31 - 2
 
 	counterStripes = 64 // a power of two
 
@@ -62,7 +62,7 @@ type Options struct {
 	// as a full disk, means that the table stays as it is and evicts, never a SIGBUS. Default: touching is enough.
 	Populate func(off, n int64) error
 	// Evict takes an item that growth had to drop because its neighbours filled a new window; the caller retires it as after a Delete that
-	// returned true. Rare (about one in a million copies), called on the goroutine that inserts or helps. Default: the chunk is lost until
+	// returned true. Rare: growth finds a full window only when items come faster than they are moved. Called on the goroutine that inserts or helps. Default: the chunk is lost until
 	// the next sweep.
 	Evict func(ref mmapslab.Ref)
 }
@@ -110,17 +110,24 @@ type stripe struct {
 type table struct {
 	half    int
 	buckets uint32
-	words   []atomic.Uint64 // (buckets+extraBuckets)*bucketWords
+	words   []atomic.Uint64
 }
 
-func (t *table) window(h uint64) []atomic.Uint64 { return t.windowOf(uint32(h >> 32)) }
-
-func (t *table) windowOf(h32 uint32) []atomic.Uint64 {
-	i := uint64(Home(h32, t.buckets)) * bucketWords
-	return t.words[i : i+windowWords : i+windowWords]
+// window is the slots a key may be in: at(0) to at(7) are its home bucket, then come its neighbour and the other pair.
+type window struct {
+	words  []atomic.Uint64
+	bucket [windowBuckets]uint32
 }
 
-func (t *table) total() int64 { return int64(t.buckets) + extraBuckets }
+func (w *window) at(i int) *atomic.Uint64 {
+	return &w.words[uint64(w.bucket[uint(i)/bucketWords%windowBuckets])*bucketWords+uint64(i)%bucketWords]
+}
+
+func (t *table) window(h uint64) window { return t.windowOf(uint32(h >> 32)) }
+
+func (t *table) windowOf(h32 uint32) window { return window{t.words, Buckets(h32, t.buckets)} }
+
+func (t *table) total() int64 { return int64(t.buckets) }
 func (t *table) bytes() int64 { return t.total() * bucketBytes }
 
 // view is what an operation works with. It never changes; a new one replaces it. The order is one circle:
@@ -133,12 +140,12 @@ type view struct {
 }
 
 func (x *Index) table(half int, buckets uint32) *table {
-	return &table{half, buckets, x.arena.Words(x.region.Half[half], int(int64(buckets)+extraBuckets)*bucketWords)}
+	return &table{half, buckets, x.arena.Words(x.region.Half[half], int(buckets)*bucketWords)}
 }
 
 // maxFit is the largest table that fits into a half.
 func (r Region) maxFit() uint32 {
-	return uint32(min(max(r.HalfSize/bucketBytes-extraBuckets, 0), maxBuckets))
+	return uint32(min(max(r.HalfSize/bucketBytes, 0), maxBuckets)) &^ 1
 }
 
 func newIndex(a *mmapslab.Arena, r Region, items Items, o Options) (*Index, error) {
@@ -159,8 +166,8 @@ func newIndex(a *mmapslab.Arena, r Region, items Items, o Options) (*Index, erro
 
 // Create makes an empty index in a region that is all zero. State[0] is stored last: before that the region does not attach.
 func Create(a *mmapslab.Arena, r Region, items Items, o Options, buckets uint32) (*Index, error) {
-	if buckets < 1 || buckets > r.maxFit() {
-		return nil, fmt.Errorf("index: create: %d buckets, want 1 to %d", buckets, r.maxFit())
+	if buckets < minBuckets || buckets > r.maxFit() || buckets%2 != 0 {
+		return nil, fmt.Errorf("index: create: %d buckets, want an even number from %d to %d", buckets, minBuckets, r.maxFit())
 	}
 	x, err := newIndex(a, r, items, o)
 	if err != nil {
@@ -203,11 +210,11 @@ func Attach(a *mmapslab.Arena, r Region, items Items, o Options) (*Index, error)
 	if s != stateWord(half, growing) {
 		return nil, fmt.Errorf("%w: state %#x, want %#x with flags 3", ErrCorrupt, s, stateWord(0, false))
 	}
-	if n[half] < 1 || n[half] > fits || n[1-half] > fits {
-		return nil, fmt.Errorf("%w: %d and %d buckets, half %d in use, want at most %d and at least 1 there", ErrCorrupt, n[0], n[1], half, fits)
+	if n[half] < minBuckets || n[half] > fits || n[1-half] > fits || (n[0]|n[1])%2 != 0 {
+		return nil, fmt.Errorf("%w: %d and %d buckets, half %d in use, want even numbers up to %d and at least %d there", ErrCorrupt, n[0], n[1], half, fits, minBuckets)
 	}
-	if growing && n[1-half] <= n[half] {
-		return nil, fmt.Errorf("%w: growing from %d to %d buckets, want more", ErrCorrupt, n[half], n[1-half])
+	if growing && n[1-half] < minBuckets {
+		return nil, fmt.Errorf("%w: growing from %d to %d buckets, want at least %d", ErrCorrupt, n[half], n[1-half], minBuckets)
 	}
 	v := &view{cur: x.table(half, uint32(n[half])), spare: &spare{}}
 	if growing {
@@ -229,8 +236,8 @@ func (x *Index) Find(h uint64, key []byte) (mmapslab.Ref, bool) {
 		for t := v.cur; ; t = v.next {
 			seen = 0
 			win := t.window(h)
-			for i := range win {
-				w := win[i].Load()
+			for i := range windowWords {
+				w := win.at(i).Load()
 				if w&keyMask == want && x.items.Match(refOf(w), key) {
 					return refOf(w), true
 				}
@@ -259,8 +266,8 @@ func (x *Index) Holds(h uint64, ref mmapslab.Ref) bool {
 		for t := v.cur; ; t = v.next {
 			seen = 0
 			win := t.window(h)
-			for i := range win {
-				w := win[i].Load()
+			for i := range windowWords {
+				w := win.at(i).Load()
 				if w == live || w == live|stateFrozen {
 					return true
 				}
@@ -317,8 +324,8 @@ func (x *Index) insertInto(v *view, t *table, h uint64, key []byte, ref mmapslab
 	for attempt := 0; ; attempt++ {
 		// 1. Is it there? Which slot to take?
 		p := place{}
-		for i := range win {
-			w := win[i].Load()
+		for i := range windowWords {
+			w := win.at(i).Load()
 			switch st := stateOf(w); {
 			case st == stateLive && w&keyMask == want && x.items.Match(refOf(w), key):
 				return Exists, refOf(w)
@@ -329,10 +336,10 @@ func (x *Index) insertInto(v *view, t *table, h uint64, key []byte, ref mmapslab
 		}
 		slot := p.slot()
 		if slot < 0 {
-			if victim := p.victim(win, x.token(tag)); victim != 0 {
+			if victim := p.victim(&win, x.token(tag)); victim != 0 {
 				return Full, refOf(victim)
 			}
-			if kill(win) {
+			if kill(&win) {
 				continue
 			}
 			if x.away(v, t) {
@@ -343,33 +350,33 @@ func (x *Index) insertInto(v *view, t *table, h uint64, key []byte, ref mmapslab
 		// 2. Place before scanning: of two racing inserters at least one sees the other.
 		mine := pack(x.token(tag), tag, stateTentative)
 		fault.Point("index.insert.placing")
-		if !win[slot].CompareAndSwap(0, mine) {
+		if !win.at(slot).CompareAndSwap(0, mine) {
 			continue
 		}
 		fault.Point("index.insert.placed")
 		// 3. Scan the whole window.
-		for i := 0; i < len(win); i++ {
+		for i := 0; i < windowWords; i++ {
 			if i == slot {
 				continue
 			}
-			w := win[i].Load()
+			w := win.at(i).Load()
 			switch st := stateOf(w); {
 			case st == stateLive && w&keyMask == want && x.items.Match(refOf(w), key):
-				win[slot].CompareAndSwap(mine, 0)
+				win.at(slot).CompareAndSwap(mine, 0)
 				return Exists, refOf(w)
 			case st == stateTentative && tagOf(w) == tag:
-				if !win[i].CompareAndSwap(w, 0) {
+				if !win.at(i).CompareAndSwap(w, 0) {
 					i-- // it changed, perhaps into the LIVE word of this key: read it again
 				}
 			case (st == stateFrozen || st == stateMoved) && x.away(v, t):
-				win[slot].CompareAndSwap(mine, 0)
+				win.at(slot).CompareAndSwap(mine, 0)
 				return moving, 0
 			}
 		}
 		fault.Point("index.insert.scanned")
 		// 4. Promote. Only we do that to our word, so failure means that it was killed or MOVED: not inserted.
 		fault.Point("index.insert.promoting")
-		if win[slot].CompareAndSwap(mine, pack(ref, tag, stateLive)) {
+		if win.at(slot).CompareAndSwap(mine, pack(ref, tag, stateLive)) {
 			fault.Point("index.insert.promoted")
 			x.count(tag, 1)
 			return Inserted, 0
@@ -398,8 +405,8 @@ func backoff(attempt int) {
 
 // place collects, over one scan of a window, what is needed to choose a slot or a victim.
 type place struct {
-	empty [WindowBuckets]int // empty words per bucket
-	first [WindowBuckets]int // the first of them
+	empty [windowBuckets]int // empty words per bucket
+	first [windowBuckets]int // the first of them
 	live  int
 }
 
@@ -432,13 +439,13 @@ func (p *place) slot() int {
 }
 
 // victim returns a LIVE word of a full window, another one each time, or 0.
-func (p *place) victim(win []atomic.Uint64, seed mmapslab.Ref) uint64 {
+func (p *place) victim(win *window, seed mmapslab.Ref) uint64 {
 	if p.live == 0 {
 		return 0
 	}
 	start := int(seed / counterStripes % windowWords)
-	for i := range win {
-		if w := win[(start+i)%len(win)].Load(); stateOf(w) == stateLive {
+	for i := range windowWords {
+		if w := win.at((start + i) % windowWords).Load(); stateOf(w) == stateLive {
 			return w
 		}
 	}
@@ -447,15 +454,15 @@ func (p *place) victim(win []atomic.Uint64, seed mmapslab.Ref) uint64 {
 
 // kill takes the slots of TENTATIVE words, and of words in no known state as a damaged file may have them, in a window without anything else to
 // evict: their writers died or sleep. A false kill costs a retry. It returns false when there are only FROZEN and MOVED words.
-func kill(win []atomic.Uint64) (again bool) {
-	for i := range win {
-		switch w := win[i].Load(); stateOf(w) {
+func kill(win *window) (again bool) {
+	for i := range windowWords {
+		switch w := win.at(i).Load(); stateOf(w) {
 		case stateFrozen, stateMoved:
 		case stateLive:
 			again = true
 		default:
 			again = true
-			win[i].CompareAndSwap(w, 0)
+			win.at(i).CompareAndSwap(w, 0)
 		}
 	}
 	return again
@@ -487,10 +494,10 @@ func (x *Index) swap(h uint64, old mmapslab.Ref, to uint64) bool {
 	for v := x.view.Load(); ; {
 		for t := v.cur; ; t = v.next {
 			win, elsewhere := t.window(h), false
-			for i := 0; i < len(win); i++ {
-				switch w := win[i].Load(); {
+			for i := 0; i < windowWords; i++ {
+				switch w := win.at(i).Load(); {
 				case w == live:
-					if win[i].CompareAndSwap(w, to) {
+					if win.at(i).CompareAndSwap(w, to) {
 						return true
 					}
 					i-- // frozen meanwhile, or gone: look again
@@ -543,7 +550,7 @@ func (x *Index) SetLen(n int64) {
 
 // Stats are figures for operators.
 type Stats struct {
-	Buckets    uint32  // of the table, without the extra ones
+	Buckets    uint32  // of the table
 	Bytes      int64   // of memory in both halves, as far as buckets use it
 	Items      int64   // as Len
 	Load       float64 // items per slot of the table
@@ -562,7 +569,7 @@ func (x *Index) Stats() Stats {
 	if v.next != nil {
 		s.Bytes += v.next.bytes()
 	} else if n := x.state[2-v.cur.half].Load(); v.spare == nil && n <= uint64(x.region.maxFit()) {
-		s.Bytes += (int64(n) + extraBuckets) * bucketBytes
+		s.Bytes += int64(n) * bucketBytes
 	}
 	if e := x.discardErr.Load(); e != nil {
 		s.DiscardErr = *e

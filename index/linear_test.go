@@ -125,15 +125,15 @@ func newRival(t testing.TB, keys int, arena *mmapslab.Arena, region index.Region
 
 func heapRival(t testing.TB, keys int, max int64) *rival {
 	region, size := regionFor(max)
-	return newRival(t, keys, mmapslab.NewHeapArena(size), region, 1)
+	return newRival(t, keys, mmapslab.NewHeapArena(size), region, 4)
 }
 
 func mappedRival(t testing.TB, keys int) *rival {
-	e := mappedEnv(t, 1, 1)
+	e := mappedEnv(t, 1, 4)
 	for i := range int64(3) { // a fresh region, for another Options
 		e.arena.Word(e.region.State + i*8).Store(0)
 	}
-	return newRival(t, keys, e.arena, e.region, 1)
+	return newRival(t, keys, e.arena, e.region, 4)
 }
 
 // client does n random operations.

@@ -12,7 +12,7 @@ import (
 // A map follows random operations, with growth at any speed, readers that hold up its end, and processes that die and attach again.
 func TestFollowsAMapOverGrowthAndAttach(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		buckets := rapid.Uint32Range(1, 40).Draw(t, "buckets")
+		buckets := 2 * rapid.Uint32Range(2, 20).Draw(t, "bucket pairs")
 		spread := rapid.SampledFrom([]uint64{1<<64 - 1, 1<<20 - 1, 0xffff<<48 | 0xf}).Draw(t, "hash bits") // anything, one home, few tags
 		region, size := regionFor(400)
 		items := newItems(5000)

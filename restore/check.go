@@ -2,6 +2,7 @@ package restore
 
 import (
 	"fmt"
+	"slices"
 
 	"hearth/index"
 	"hearth/lru"
@@ -56,14 +57,14 @@ func Check(p Parts, loose map[mmapslab.Ref]bool) (found []Finding) {
 			return true
 		}
 		h := hasher.Sum(it.Key())
-		home := index.Home(uint32(h>>32), buckets)
+		window := index.Buckets(uint32(h>>32), buckets)
 		switch {
 		case !p.Store.Verify(&it):
 			report(ref, "checksum of item %q does not match", it.Key())
 		case it.Hash() != uint32(h>>32):
 			report(ref, "item %q has hash %08x, want %08x", it.Key(), it.Hash(), h>>32)
-		case bucket < home || bucket >= home+index.WindowBuckets:
-			report(ref, "item %q is in bucket %d, want one of the %d from %d", it.Key(), bucket, index.WindowBuckets, home)
+		case !slices.Contains(window[:], bucket):
+			report(ref, "item %q is in bucket %d, want one of %d", it.Key(), bucket, window)
 		case tag != uint32(h)&index.TagMask:
 			report(ref, "item %q has tag %05x, want %05x", it.Key(), tag, uint32(h)&index.TagMask)
 		default:
