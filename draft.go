@@ -165,24 +165,7 @@ func (s *Session) copyValue(d *Draft, it *mmapslab.Item) bool {
 // Commit stores a fully written draft and returns the new CAS. cas matters in CAS mode only. Whatever it returns, the draft is used up.
 // OK, NotStored, Exists, Miss (CAS mode), NoMemory.
 func (s *Session) Commit(d *Draft, cas uint64) (uint64, Status) {
-	if d.Remaining() != 0 {
-		panic("hearth: commit of a draft that is not fully written")
-	}
-	it := s.c.store.Unsealed(d.ref)
-	var st Status
-	newCAS := s.c.store.NextCAS()
-	switch d.mode {
-	case Append, Prepend:
-		st = s.join(d, it.Key(), newCAS)
-		s.Discard(d)
-	default:
-		s.c.store.Seal(d.ref, newCAS, s.c.epoch(s.now))
-		st = s.store(d, &it, cas)
-	}
-	if s.c.opts.NoCAS {
-		newCAS = 0
-	}
-	return newCAS, st
+	return s.CommitMeta(d, &StoreOptions{Mode: d.mode, CAS: cas})
 }
 
 // store publishes a sealed draft by its mode. The order is: link, publish, and after that, for an old item, unlink and retire (R4). The item is
@@ -253,7 +236,8 @@ type remaking struct {
 	cas     uint64 // of the new item; 0: the old one's
 	segment func(old mmapslab.Meta) int
 	meta    func(old mmapslab.Meta) mmapslab.Meta
-	size    func(old *mmapslab.Item) (int, Status) // of the new value
+	fields  func(f *mmapslab.Fields)               // changes the item's flags; nil leaves them
+	size    func(old *mmapslab.Item) (int, Status) // of the new value; another Status than OK ends it
 	write   func(d *Draft, old *mmapslab.Item) bool
 }
 
@@ -278,6 +262,9 @@ func (s *Session) remake(key []byte, r *remaking) (f found, _ Status) {
 		}
 		renewals := s.renewals
 		fields := mmapslab.Fields{Flags: f.item.Flags(), ClientFlags: f.item.ClientFlags(), Hash: f.item.Hash()}
+		if r.fields != nil {
+			r.fields(&fields)
+		}
 		done := false
 		if st = s.draft(&d, key, &fields, r.meta(f.meta), n); st == OK && (pin.ref != 0 || s.renewals == renewals) {
 			if r.write(&d, &f.item) {
@@ -318,13 +305,16 @@ func (s *Session) publishOver(d *Draft, f *found, r *remaking) bool {
 }
 
 // join stores the draft's bytes behind or before the value that key has.
-func (s *Session) join(d *Draft, key []byte, cas uint64) Status {
+func (s *Session) join(d *Draft, key []byte, cas uint64, o *StoreOptions) Status {
 	added := s.c.store.Unsealed(d.ref)
 	f, st := s.remake(key, &remaking{
 		cas:     cas,
 		segment: func(mmapslab.Meta) int { return lru.Hot },
 		meta:    func(old mmapslab.Meta) mmapslab.Meta { return mmapslab.MakeMeta(old.Exptime(), s.now) },
 		size: func(old *mmapslab.Item) (int, Status) {
+			if o.CAS != 0 && o.CAS != old.CAS() {
+				return 0, Exists
+			}
 			n := old.ValueLen() + added.ValueLen()
 			if !s.fits(len(key), n, old.ClientFlags()) {
 				return 0, NotStored
@@ -355,24 +345,35 @@ func (s *Session) join(d *Draft, key []byte, cas uint64) Status {
 
 // Incr adds delta to the decimal number in the value, or subtracts it; Incr wraps at 2^64, Decr stops at 0. OK, Miss, NonNumeric, NoMemory.
 func (s *Session) Incr(key []byte, delta uint64) (uint64, Status) {
-	return s.count(key, classIncrs, nIncrMisses, func(n uint64) uint64 { return n + delta })
+	return s.Arith(key, &ArithOptions{Delta: delta}, nil)
 }
 
 // Decr is told with Incr.
 func (s *Session) Decr(key []byte, delta uint64) (uint64, Status) {
-	return s.count(key, classDecrs, nDecrMisses, func(n uint64) uint64 { return n - min(n, delta) })
+	return s.Arith(key, &ArithOptions{Delta: delta, Decr: true}, nil)
 }
 
 // count puts a new number in the place of an old one. Where that is shorter it is padded with blanks to the old length, as memcached does when it writes in
 // place. We never write in place: value and CAS would be two stores, and a kill between them would let an old CAS fit a new value (R6).
-func (s *Session) count(key []byte, hits classCounter, misses counter, change func(uint64) uint64) (n uint64, _ Status) {
+func (s *Session) count(key []byte, o *ArithOptions) (n uint64, _ found, _ Status) {
+	cas := o.NewCAS
+	if cas == 0 {
+		cas = s.c.store.NextCAS()
+	}
 	f, st := s.remake(key, &remaking{
-		cas:     s.c.store.NextCAS(),
+		cas:     cas,
 		segment: mmapslab.Meta.Segment,
 		meta: func(old mmapslab.Meta) mmapslab.Meta {
-			return old.WithTime(s.now) &^ (mmapslab.Copying | mmapslab.Linked | mmapslab.ListedApart)
+			m := unlinked(old).WithTime(s.now)
+			if o.Touch {
+				m = m.WithExptime(s.absolute(o.Exptime))
+			}
+			return m
 		},
 		size: func(old *mmapslab.Item) (int, Status) {
+			if o.HasCAS && o.CAS != old.CAS() {
+				return 0, Exists
+			}
 			if old.Ref()&mmapslab.Chained != 0 {
 				return 0, NonNumeric
 			}
@@ -380,7 +381,9 @@ func (s *Session) count(key []byte, hits classCounter, misses counter, change fu
 			if !ok {
 				return 0, NonNumeric
 			}
-			n = change(was)
+			if n = was + o.Delta; o.Decr {
+				n = was - min(was, o.Delta)
+			}
 			return max(len(strconv.AppendUint(s.number[:0], n, 10)), old.ValueLen()), OK
 		},
 		write: func(d *Draft, old *mmapslab.Item) bool {
@@ -392,16 +395,7 @@ func (s *Session) count(key []byte, hits classCounter, misses counter, change fu
 			return true
 		},
 	})
-	switch {
-	case st == OK:
-		s.counts.inClass(s.c.store.ListClass(f.ref), hits)
-	case st == Miss:
-		s.counts.inc(misses)
-		if f.fate != absent {
-			s.remove(&f)
-		}
-	}
-	return n, st
+	return n, f, st
 }
 
 // parseNumber reads a number as memcached's safe_strtoull reads a value: leading white space and a plus are accepted, as is anything behind a

@@ -14,6 +14,9 @@ type keeper struct {
 	stop    chan struct{}
 	done    chan struct{}
 	pause   sync.Mutex // held during a round
+
+	fitAt    time.Time // when to look again whether the index is too large
+	fitItems int64     // items then
 }
 
 // Back-off of the keeper, as memcached's maintainer: it sleeps longer while there is nothing to do.
@@ -94,9 +97,21 @@ func (c *Cache) round() (busy bool) {
 		s.End()
 		busy = busy || growing
 	}
+	if now := time.Now(); now.After(c.keeper.fitAt) {
+		items := c.index.Len()
+		if items <= c.keeper.fitItems+c.keeper.fitItems/100 {
+			s.Begin()
+			busy = c.index.Fit() || busy
+			s.End()
+		}
+		c.keeper.fitAt, c.keeper.fitItems = now.Add(fitEvery), items
+	}
 	c.recl.collect()
 	return busy
 }
+
+// fitEvery is how long the number of items must not rise before the index is fitted to it.
+const fitEvery = 10 * time.Second
 
 // lruBatch bounds how many notes are taken in one section.
 const lruBatch = 512

@@ -261,6 +261,13 @@ type Item struct {
 	Exptime uint32 // seconds since 1970; 0: never
 	ClassID int    // memcached's slab class id
 
+	Fetched   bool   // it was fetched before
+	Age       uint32 // seconds since its last bump
+	Size      int    // bytes of header, key and value
+	Stale     bool   // it was invalidated by MetaDelete, or stored with a CAS that was too low
+	TokenSent bool   // somebody has won the right to recache it
+	KeyBinary bool   // the key was given in base64
+
 	c    *Cache
 	ref  mmapslab.Ref
 	item mmapslab.Item
@@ -313,7 +320,13 @@ func (s *Session) Unpin(p Pin) {
 }
 
 func (s *Session) view(it *Item, f *found) {
-	*it = Item{Key: f.item.Key(), Flags: f.item.ClientFlags(), Exptime: f.meta.Exptime(), ClassID: s.c.store.ListClass(f.ref), c: s.c, ref: f.ref, item: f.item}
+	flags := f.item.Flags()
+	*it = Item{
+		Key: f.item.Key(), Flags: f.item.ClientFlags(), Exptime: f.meta.Exptime(), ClassID: s.c.store.ListClass(f.ref),
+		Fetched: f.meta&mmapslab.Fetched != 0, Age: f.meta.Age(s.now), Size: f.item.Size(),
+		Stale: flags&itemStale != 0, TokenSent: flags&itemTokenSent != 0, KeyBinary: flags&itemKeyBinary != 0,
+		c: s.c, ref: f.ref, item: f.item,
+	}
 	if !s.c.opts.NoCAS {
 		it.CAS = f.item.CAS()
 	}
@@ -372,63 +385,26 @@ func (s *Session) Touch(key []byte, exptime int64) Status { return s.touch(key, 
 // puts in the index in the item's place: whichever of the two changes the index word first, the other starts over (R6).
 func (s *Session) touch(key []byte, exptime int64, it *Item) Status {
 	s.counts.inc(nTouches)
-	at := s.absolute(exptime)
 	f := s.look(key)
-	for ; f.fate == alive; s.lookAgain(&f, key) {
+	st := Miss
+	if f.fate == alive {
+		st = s.setExptime(&f, key, s.absolute(exptime))
+	}
+	switch st {
+	case OK:
 		class := s.c.store.ListClass(f.ref)
-		if f.meta&mmapslab.Copying == 0 {
-			word := s.c.store.Meta(f.ref)
-			if !word.CompareAndSwap(uint64(f.meta), uint64(f.meta.WithExptime(at))) {
-				continue
-			}
-			f.meta = f.meta.WithExptime(at)
-		} else {
-			var st Status
-			if f, st = s.remake(key, s.touched(at)); st == Miss {
-				break
-			} else if st != OK {
-				return st
-			}
-		}
 		s.counts.inClass(class, classTouches)
 		s.counts.inClass(class, hitHot+classCounter(f.meta.Segment()))
 		s.hit(&f)
 		if it != nil {
 			s.view(it, &f)
 		}
-		return OK
-	}
-	if f.fate != absent {
+	case Miss:
 		s.missed(&f)
+		s.counts.inc(nTouchMisses)
 	}
-	s.counts.inc(nTouchMisses)
-	return Miss
-}
-
-// touched is an item's copy with another exptime.
-func (s *Session) touched(at uint32) *remaking {
-	return &remaking{
-		segment: mmapslab.Meta.Segment,
-		meta: func(old mmapslab.Meta) mmapslab.Meta {
-			return old.WithExptime(at) &^ (mmapslab.Copying | mmapslab.Linked | mmapslab.ListedApart)
-		},
-		size:  func(old *mmapslab.Item) (int, Status) { return old.ValueLen(), OK },
-		write: s.copyValue,
-	}
+	return st
 }
 
 // Delete removes the item: OK or Miss.
-func (s *Session) Delete(key []byte) Status {
-	f := s.look(key)
-	for ; f.fate == alive; s.lookAgain(&f, key) {
-		if s.remove(&f) {
-			s.counts.inClass(s.c.store.ListClass(f.ref), classDeletes)
-			return OK
-		}
-	}
-	if f.fate != absent {
-		s.remove(&f)
-	}
-	s.counts.inc(nDeleteMisses)
-	return Miss
-}
+func (s *Session) Delete(key []byte) Status { return s.MetaDelete(key, &DeleteOptions{}) }

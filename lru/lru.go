@@ -190,7 +190,7 @@ func (o *Order) Bump(ref mmapslab.Ref, now uint32) {
 	c.moves.ToWarm++
 }
 
-// Add on an existing key counts as a use too; memcached calls do_item_update then.
+// Touched sets the time of an item that add found: memcached calls do_item_update then, which counts as a use.
 func (o *Order) Touched(ref mmapslab.Ref, now uint32) {
 	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m.WithTime(now) })
 }
@@ -210,7 +210,7 @@ func (o *Order) moveLocked(c *classOrder, ref mmapslab.Ref, segment int, change 
 func (o *Order) pullTail(class, segment int, total uint64, maxAge, now uint32) (did bool) {
 	const tries = 5
 	var dead [tries]mmapslab.Ref
-	reap := dead[:0]
+	reap, gone := dead[:0], uint64(0) // gone: bytes of those
 	c := &o.classes[class]
 	c.mu.Lock()
 	l := &c.lists[segment]
@@ -218,6 +218,9 @@ func (o *Order) pullTail(class, segment int, total uint64, maxAge, now uint32) (
 		ref := o.store.ItemRef(id)
 		id = o.store.Link(id).Prev
 		if o.owner.Dead(ref, now) {
+			if it, ok := o.store.Item(ref); ok {
+				gone += uint64(it.Size())
+			}
 			reap = append(reap, ref)
 			continue
 		}
@@ -238,7 +241,7 @@ func (o *Order) pullTail(class, segment int, total uint64, maxAge, now uint32) (
 					continue // memcached goes on looking after a move within WARM
 				}
 				c.moves.ToWarm++
-			case l.bytes > limit || m.Age(now) > maxAge:
+			case l.bytes-gone > limit || m.Age(now) > maxAge:
 				o.moveLocked(c, ref, Cold, nil)
 				c.moves.ToCold++
 				did = true
@@ -287,7 +290,8 @@ func (o *Order) Juggle(class int, now uint32) (rounds int) {
 	return rounds
 }
 
-// Cool moves one item from the end of HOT, or if there is none of WARM, to COLD, whatever their limits: for an allocation that finds nothing to evict.
+// Cool moves one item from the end of HOT to COLD, or where that is empty of WARM or TEMP, whatever their limits: for an allocation that finds nothing
+// to evict. memcached stops at HOT, and so answers out of memory while all items are in WARM.
 func (o *Order) Cool(class int) bool {
 	c := &o.classes[class]
 	c.mu.Lock()

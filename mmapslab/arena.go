@@ -67,3 +67,20 @@ func (a *Arena) link(offset int64) *Link {
 func (a *Arena) Bytes(offset int64, n int) []byte {
 	return a.mem[offset : offset+int64(n) : offset+int64(n)]
 }
+
+// What encoding/binary writes, one field behind the other, is what these structs are in memory: nothing is padded. doc.go draws the offsets.
+const (
+	_ = uint(superblockLen - unsafe.Sizeof(Superblock{}))
+	_ = uint(unsafe.Sizeof(Superblock{}) - superblockLen)
+	_ = uint(checkpointLen - unsafe.Sizeof(Checkpoint{}))
+	_ = uint(unsafe.Sizeof(Checkpoint{}) - checkpointLen)
+
+	_ = -(unsafe.Offsetof(Superblock{}.State) ^ 40)
+	_ = -(unsafe.Offsetof(Superblock{}.Generation) ^ 56)
+	_ = -(unsafe.Offsetof(Superblock{}.Layout) ^ 72)
+	_ = -(unsafe.Offsetof(Superblock{}.BootID) ^ 136)
+	_ = -(unsafe.Offsetof(Superblock{}.ClockWall) ^ 176)
+	_ = -(unsafe.Offsetof(Superblock{}.PID) ^ 200)
+	_ = -(unsafe.Offsetof(Checkpoint{}.Items) ^ ClassIDs*24)
+	_ = -(unsafe.Offsetof(Checkpoint{}.Lists) ^ (ClassIDs*24 + 8))
+)

@@ -6,16 +6,17 @@ import "fmt"
 const maxClasses = 63
 
 // ChunkSizes returns memcached's table of chunk sizes: from memcachedHeader+minSpace up, each factor times the one before, truncated and
-// rounded up to 8, and chunkMax last. Operators know the class ids, so the table is memcached's although our header is smaller
-// (slabs.c, slabs_init). Sizes under MinChunkSize, which need a minSpace under 16, are raised to it.
+// rounded up to 8, and chunkMax last (slabs.c, slabs_init). Operators know the class ids, so the table is memcached's although our header is
+// smaller. There are two differences: sizes under MinChunkSize, which need a minSpace under 16, are raised to it; and a size that comes twice
+// is one class, where memcached has a second one that it never uses.
 func ChunkSizes(factor float64, minSpace, chunkMax int) []int {
 	var sizes []int
-	for size := memcachedHeader + minSpace; len(sizes) < maxClasses-1 && float64(size) < float64(chunkMax)/factor; {
+	size := memcachedHeader + minSpace
+	for n := 1; n < maxClasses && float64(size) < float64(chunkMax)/factor; n++ {
 		size = (size + 7) &^ 7
-		if size < MinChunkSize {
-			size = MinChunkSize
+		if s := max(size, MinChunkSize); len(sizes) == 0 || s > sizes[len(sizes)-1] {
+			sizes = append(sizes, s)
 		}
-		sizes = append(sizes, size)
 		size = int(float64(size) * factor)
 	}
 	return append(sizes, chunkMax)

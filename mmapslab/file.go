@@ -142,7 +142,10 @@ func (file *File) look() error {
 			if file.Reason == "" {
 				file.Reason = why
 			}
-		case sb != nil && (file.Super == nil || sb.Sequence > file.Super.Sequence):
+		case sb != nil && (file.Super == nil || sb.Version == file.Super.Version && sb.Sequence > file.Super.Sequence ||
+			sb.Version == Version && file.Super.Version != Version):
+			// A copy of another version has no checksum that we could compute: one that is ours and whole counts more, since the other
+			// may be a flipped bit, or a newer build that died before it changed anything else.
 			file.Super = sb
 		}
 	}

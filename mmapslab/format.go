@@ -155,7 +155,22 @@ func Arch() uint32 {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-var superblockLen = binary.Size(Superblock{})
+// superblockLen and checkpointLen are the encoded sizes in bytes; a crc32c follows each.
+const (
+	superblockLen = 208
+	checkpointLen = ClassIDs*24 + 8 + ClassIDs*4*24
+)
+
+// What must fit where.
+const (
+	_ = uint(superblockSize - superblockLen - 4)
+	_ = uint(checkpointArea - (wordClock + 64))
+	_ = uint(checkpointSize - checkpointLen - 4)
+	_ = uint(64 - 3*8)                                   // the index's three words in their line
+	_ = uint(ClassIDs - 2*(maxClasses+1))                // configured classes and former ones
+	_ = uint(1<<40 - 1 - (MaxPages*PageSize*2)/8)        // offsets fit a Ref's 40 bits of 8-byte units; regions before the pages are smaller than these
+	_ = uint(MinChunkSize - (HeaderSize + ChainRefSize)) // an empty chained header, but for its key
+)
 
 func (sb *Superblock) encode() []byte {
 	buf := make([]byte, superblockLen+4)
@@ -199,7 +214,7 @@ const (
 //	63      62..48          47..24        23..16   15..0
 //	 0   generation   chunk size / 8      state    check
 //
-// followed by the time it was assigned, in seconds, and 48 bytes of zeros.
+// followed by 56 bytes of zeros.
 func packDescriptor(state, chunkSize, generation uint32) uint64 {
 	w := uint64(generation&0x7fff)<<48 | uint64(chunkSize/8)<<24 | uint64(state)<<16
 	return w | descriptorCheck(w)

@@ -11,7 +11,7 @@ import (
 //	 0  kind 1 | key length 1 | item flags 2 | flush epoch 4
 //	 8  CAS 8
 //	16  value length 4 | client flags 4
-//	24  crc32c 4 | high half of the key's hash 4
+//	24  high half of the key's hash 4 | crc32c 4
 //	32  Meta 8, the only word that changes once the item is published
 //	40  key, then value
 //
@@ -26,7 +26,7 @@ import (
 // The word at 32 of any chunk, free ones included, has its Linked bit set only while an item there is in an LRU list: notes about hits may
 // name a chunk that has become something else since, and are recognized by it.
 //
-// The checksum covers everything but Meta and itself, and the item's own offset, so that a Ref gone astray does not validate.
+// The checksum covers everything but Meta and itself; it starts from the item's own Ref, so that a Ref gone astray does not validate.
 const (
 	// HeaderSize is the size of an item's header in bytes.
 	HeaderSize = 40
@@ -132,19 +132,6 @@ func (s *Store) Item(ref Ref) (it Item, ok bool) {
 	return Item{head: chunk[:end:end], keyStart: keyStart, ref: ref}, true
 }
 
-// ItemAt is Item for somebody who knows the chunk only: it adds the Chained bit to ref as the item's header tells.
-func (s *Store) ItemAt(ref *Ref) (it Item, ok bool) {
-	if s.ChunkSize(*ref) != 0 && binary.NativeEndian.Uint16(s.arena.Bytes(ref.Offset()+2, 2))&flagChained != 0 {
-		*ref |= Chained
-	}
-	return s.Item(*ref)
-}
-
-// IsData tells whether a data chunk of a chained item starts at ref.
-func (s *Store) IsData(ref Ref) bool {
-	return s.ChunkSize(ref) != 0 && s.arena.Bytes(ref.Offset(), 1)[0] == kindData
-}
-
 // Ref returns where the item lies.
 func (it *Item) Ref() Ref { return it.ref }
 
@@ -178,7 +165,7 @@ func (it *Item) CAS() uint64 { return binary.NativeEndian.Uint64(it.head[8:]) }
 func (it *Item) Epoch() uint32 { return binary.NativeEndian.Uint32(it.head[4:]) }
 
 // Hash returns the high half of the key's hash.
-func (it *Item) Hash() uint32 { return binary.NativeEndian.Uint32(it.head[28:]) }
+func (it *Item) Hash() uint32 { return binary.NativeEndian.Uint32(it.head[24:]) }
 
 // Meta returns the mutable word of the item at ref for atomic use; the conversions to and from Meta are the caller's.
 func (s *Store) Meta(ref Ref) *atomic.Uint64 { return s.arena.Word(ref.Offset() + 32) }
@@ -214,12 +201,18 @@ func (s *Store) WriteItem(ref Ref, key []byte, valueLen int, f *Fields, m Meta) 
 	binary.NativeEndian.PutUint64(b[8:], f.CAS)
 	binary.NativeEndian.PutUint32(b[16:], uint32(valueLen))
 	binary.NativeEndian.PutUint32(b[20:], f.ClientFlags)
-	binary.NativeEndian.PutUint32(b[28:], f.Hash)
+	binary.NativeEndian.PutUint32(b[24:], f.Hash)
 	s.Meta(ref).Store(uint64(m))
 	if ref&Chained != 0 {
 		s.arena.Word(ref.Offset() + HeaderSize).Store(0)
 	}
 	copy(b[keyStart:], key)
+}
+
+// AddFlags sets item flags of the protocol in an item that is not sealed yet.
+func (s *Store) AddFlags(ref Ref, flags uint16) {
+	b := s.arena.Bytes(ref.Offset()+2, 2)
+	binary.NativeEndian.PutUint16(b, binary.NativeEndian.Uint16(b)|flags)
 }
 
 // Unsealed returns the item that WriteItem started.
@@ -241,17 +234,20 @@ func (s *Store) Seal(ref Ref, cas uint64, epoch uint32) {
 	binary.NativeEndian.PutUint64(it.head[8:], cas)
 	binary.NativeEndian.PutUint32(it.head[4:], epoch)
 	it.head[0] = kindItem
-	binary.NativeEndian.PutUint32(it.head[24:], s.checksum(&it))
+	binary.NativeEndian.PutUint32(it.head[28:], s.checksum(&it))
 }
 
 func (s *Store) checksum(it *Item) uint32 {
-	var own [8]byte
-	binary.NativeEndian.PutUint64(own[:], uint64(it.ref))
-	sum := crc32.Update(0, castagnoli, own[:])
-	sum = crc32.Update(sum, castagnoli, it.head[:24])
-	sum = crc32.Update(sum, castagnoli, it.head[28:32])
+	sum := crc32.Update(uint32(it.ref)^uint32(it.ref>>32)<<24, castagnoli, it.head[:28])
 	sum = crc32.Update(sum, castagnoli, it.head[HeaderSize:])
-	if it.ref&Chained != 0 && !s.Chain(it, func(_ Ref, data []byte) { sum = crc32.Update(sum, castagnoli, data) }) {
+	if it.ref&Chained != 0 {
+		return s.chainChecksum(it, sum) // apart, so that the closure's sum is on the heap for chained items only
+	}
+	return sum
+}
+
+func (s *Store) chainChecksum(it *Item, sum uint32) uint32 {
+	if !s.Chain(it, func(_ Ref, data []byte) { sum = crc32.Update(sum, castagnoli, data) }) {
 		return ^sum
 	}
 	return sum
@@ -259,7 +255,7 @@ func (s *Store) checksum(it *Item) uint32 {
 
 // Verify tells whether the item's bytes, its chain included, are those that were stored.
 func (s *Store) Verify(it *Item) bool {
-	return binary.NativeEndian.Uint32(it.head[24:]) == s.checksum(it)
+	return binary.NativeEndian.Uint32(it.head[28:]) == s.checksum(it)
 }
 
 // Chain visits the data chunks of a chained item in order. It stops and returns false when a chunk is none, or when the chain does not have
@@ -268,7 +264,7 @@ func (s *Store) Chain(it *Item, visit func(ref Ref, data []byte)) bool {
 	left := it.ValueLen()
 	for ref := Ref(s.arena.Word(it.ref.Offset() + HeaderSize).Load()); ref != 0; {
 		size := s.ChunkSize(ref)
-		if size == 0 || ref&Chained != 0 {
+		if size == 0 || ref >= Chained { // the Refs in index words have 41 bits, this one might have any
 			return false
 		}
 		b := s.arena.Bytes(ref.Offset(), size)

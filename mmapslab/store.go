@@ -579,8 +579,6 @@ type ListRecord struct {
 	Count, Bytes uint64
 }
 
-var checkpointLen = binary.Size(Checkpoint{})
-
 // WriteCheckpoint saves cp, completed by the store's own part. Nobody may use the store any more.
 func (s *Store) WriteCheckpoint(cp *Checkpoint) error {
 	if err := s.back(checkpointArea, int64(roundUp(uint64(checkpointLen+8), 4096))); err != nil {
@@ -598,7 +596,8 @@ func (s *Store) WriteCheckpoint(cp *Checkpoint) error {
 	return nil
 }
 
-// ReadCheckpoint takes the store's own part up and returns the rest. It fails with ErrCorrupt when the checkpoint does not validate.
+// ReadCheckpoint takes the store's own part up and returns the rest. It fails with ErrCorrupt when the checkpoint does not validate, and when it was
+// written under another class table; then nothing is changed.
 func (s *Store) ReadCheckpoint() (*Checkpoint, error) {
 	buf := s.arena.Bytes(checkpointArea, checkpointLen+4)
 	if got, want := binary.LittleEndian.Uint32(buf[checkpointLen:]), crc32.Checksum(buf[:checkpointLen], castagnoli); got != want {
@@ -608,11 +607,14 @@ func (s *Store) ReadCheckpoint() (*Checkpoint, error) {
 	if _, err := binary.Decode(buf, binary.LittleEndian, cp); err != nil {
 		return nil, fmt.Errorf("mmapslab: checkpoint: %w", err)
 	}
+	// All or nothing: a caller that gets an error rebuilds the free lists from empty ones.
+	for id := range s.classes {
+		if size := cp.Classes[id].Size; size != s.classes[id].size {
+			return nil, fmt.Errorf("mmapslab: checkpoint: class %d has chunks of %d bytes, want %d", id, size, s.classes[id].size)
+		}
+	}
 	for id := range s.classes {
 		c, r := &s.classes[id], &cp.Classes[id]
-		if c.size != r.Size {
-			return nil, fmt.Errorf("mmapslab: checkpoint: class %d has chunks of %d bytes, want %d", id, r.Size, c.size)
-		}
 		c.freeHead, c.freshPage, c.freshNext, c.free = r.FreeHead, r.FreshPage, r.FreshNext, r.Free
 	}
 	return cp, nil

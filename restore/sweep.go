@@ -1,6 +1,8 @@
 package restore
 
 import (
+	"slices"
+
 	"hearth/index"
 	"hearth/lru"
 	"hearth/mmapslab"
@@ -36,8 +38,17 @@ func (c chunkSet) add(page, slot uint32, perPage int) (added bool) {
 	return added
 }
 
+func (c chunkSet) remove(page, slot uint32) { c[page][slot/64] &^= 1 << (slot % 64) }
+
 func (c chunkSet) has(page, slot uint32) bool {
 	return c[page] != nil && c[page][slot/64]>>(slot%64)&1 == 1
+}
+
+// chain returns the data chunks of a chained item; ok is false when there is no such item, or its chain is broken.
+func (p Parts) chain(ref mmapslab.Ref) (chunks []mmapslab.Ref, ok bool) {
+	it, ok := p.Store.Item(ref)
+	ok = ok && p.Store.Chain(&it, func(data mmapslab.Ref, _ []byte) { chunks = append(chunks, data) })
+	return chunks, ok
 }
 
 // Sweep makes lists, free chunks and counters anew out of the index: after a kill, or when pages or classes changed. Nobody else may use the
@@ -69,7 +80,9 @@ func Sweep(p Parts, damaged []uint32, excess int) (Swept, error) {
 	}
 	swept.Pages = len(drop)
 
-	live := make(chunkSet, p.Store.Room()+1)
+	// data are the chunks of chains, heads those that the chains start from, live these and all others that a word names.
+	room := p.Store.Room() + 1
+	live, heads, data := make(chunkSet, room), make(chunkSet, room), make(chunkSet, room)
 	each := func(visit func(ref mmapslab.Ref, bucket, tag uint32) bool) {
 		cleared, _ := p.Index.Sweep(0, p.Index.SweepBuckets(), visit)
 		swept.Cleared += cleared
@@ -94,36 +107,48 @@ func Sweep(p Parts, damaged []uint32, excess int) (Swept, error) {
 		case ref&mmapslab.Chained == 0:
 			return true
 		}
-		it, ok := p.Store.Item(ref)
+		chain, ok := p.chain(ref)
 		inDropped := false
-		ok = ok && p.Store.Chain(&it, func(data mmapslab.Ref, _ []byte) {
-			page, slot := p.Store.Place(data)
+		for i, part := range chain {
+			page, slot := p.Store.Place(part)
 			inDropped = inDropped || drop[page]
-			live.add(page, slot, p.Store.PerPage(page))
-		})
-		if inDropped {
-			swept.Dropped++
-		} else if !ok {
-			swept.Invalid++
+			ok = ok && !live.has(page, slot) && !slices.Contains(chain[:i], part)
 		}
-		return ok && !inDropped // the chain's chunks stay marked: lost until the next sweep, but never somebody else's
+		if !ok || inDropped {
+			live.remove(page, slot)
+			if inDropped {
+				swept.Dropped++
+			} else {
+				swept.Invalid++
+			}
+			return false
+		}
+		heads.add(page, slot, p.Store.PerPage(page))
+		for _, part := range chain {
+			page, slot := p.Store.Place(part)
+			live.add(page, slot, p.Store.PerPage(page))
+			data.add(page, slot, p.Store.PerPage(page))
+		}
+		return true
 	})
 
-	// Chunks of chains are marked too, and are no items; that is why only refs found in the index count as invalid.
-	refs := map[mmapslab.Ref]bool{}
-	for page := uint32(1); page <= uint32(p.Store.Room()); page++ {
+	refs := map[mmapslab.Ref]bool{} // marked chunks without the item that their word promised
+	for page := uint32(1); page < uint32(room); page++ {
 		if p.Store.PageClass(page) == 0 || drop[page] {
 			continue
 		}
 		for slot := range uint32(p.Store.PerPage(page)) {
-			if !live.has(page, slot) {
+			if !live.has(page, slot) || data.has(page, slot) {
 				continue
 			}
 			ref := p.Store.RefAtPlace(page, slot)
-			if it, ok := p.Store.ItemAt(&ref); ok {
+			if heads.has(page, slot) {
+				ref |= mmapslab.Chained
+			}
+			if it, ok := p.Store.Item(ref); ok {
 				p.Order.Relink(ref, it.Size())
 				swept.Items++
-			} else if !p.Store.IsData(ref) {
+			} else {
 				refs[ref] = true
 			}
 		}
@@ -131,7 +156,7 @@ func Sweep(p Parts, damaged []uint32, excess int) (Swept, error) {
 	}
 	if len(refs) > 0 {
 		each(func(ref mmapslab.Ref, _, _ uint32) bool {
-			if refs[ref&^mmapslab.Chained] {
+			if refs[ref] {
 				swept.Invalid++
 				return false
 			}

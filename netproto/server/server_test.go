@@ -174,6 +174,20 @@ func TestASlowReaderKeepsItsValueAndCostsNobodyElse(t *testing.T) {
 	until(t, "all chunks to be free", func() bool { c.ask("version\r\n", "VERSION 1.6.42\r\n"); return r.usedChunks() == 0 })
 }
 
+func TestKeepsSmallRepliesThatDoNotGoOut(t *testing.T) {
+	r := start(t)
+	c, other := dial(t, r.addr), dial(t, r.addr)
+	smallBuffers(t, c)
+	c.ask("set k 0 0 1000\r\n"+strings.Repeat("v", 1000)+"\r\n", "STORED\r\n")
+	const gets = 20000 // more than sockets take
+	go io.WriteString(c, strings.Repeat("get k\r\n", gets))
+	until(t, "it to be blocked", func() bool { return strings.Contains(fmt.Sprint(other.stats(" conns")), "conn_mwrite") })
+	one := "VALUE k 0 1000\r\n" + strings.Repeat("v", 1000) + "\r\nEND\r\n"
+	for range gets {
+		c.want(one)
+	}
+}
+
 func TestKeepsItsPlaceInALongMultiget(t *testing.T) {
 	c := dial(t, startServer(t))
 	other := dial(t, c.RemoteAddr().String())
@@ -332,6 +346,43 @@ func TestStopsAcceptingAtTheLimitWithoutFast(t *testing.T) {
 	}
 	if _, there := st["rejected_connections"]; there {
 		t.Error("rejected_connections is shown without maxconns_fast")
+	}
+}
+
+func TestRecoversFromRunningOutOfDescriptors(t *testing.T) {
+	addr := startServer(t)
+	c := dial(t, addr)
+	c.ask("version\r\n", "VERSION 1.6.42\r\n")
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	// One descriptor is left below the limit: it goes to the client's end of a connection, and the server's end finds none.
+	spare, err := unix.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(spare) + 1, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	unix.Close(spare)
+	late := dial(t, addr)
+	late.send("version\r\n")
+	until(t, "accepting to be off", func() bool { return c.stats("")["listen_disabled_num"] != "0" })
+	cpu := processTime()
+	late.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	if _, err := late.r.ReadByte(); err == nil {
+		t.Fatal("served without a descriptor")
+	}
+	if spent := processTime() - cpu; spent > 250*time.Millisecond {
+		t.Errorf("waiting for 300 ms took %v of CPU time", spent)
+	}
+	late.SetReadDeadline(time.Now().Add(maxWait))
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	late.want("VERSION 1.6.42\r\n")
+	if st := c.stats(""); st["accepting_conns"] != "1" {
+		t.Error("accepting_conns is still 0")
 	}
 }
 
