@@ -64,10 +64,6 @@ func (p Parts) chain(ref mmapslab.Ref) (chunks []mmapslab.Ref, ok bool) {
 // A kill in the middle costs nothing: the next start does it again.
 func Sweep(p Parts, damaged []uint32, excess int) (Swept, error) {
 	var swept Swept
-	p.Index.HoldGrowth(true)
-	defer p.Index.HoldGrowth(false)
-	p.Index.FinishGrowth()
-
 	drop := map[uint32]bool{}
 	for _, page := range damaged {
 		drop[page] = true
@@ -83,11 +79,7 @@ func Sweep(p Parts, damaged []uint32, excess int) (Swept, error) {
 	// data are the chunks of chains, heads those that the chains start from, live these and all others that a word names.
 	room := p.Store.Room() + 1
 	live, heads, data := make(chunkSet, room), make(chunkSet, room), make(chunkSet, room)
-	each := func(visit func(ref mmapslab.Ref, bucket, tag uint32) bool) {
-		cleared, _ := p.Index.Sweep(0, p.Index.SweepBuckets(), visit)
-		swept.Cleared += cleared
-	}
-	each(func(ref mmapslab.Ref, _, _ uint32) bool {
+	swept.Cleared = p.Index.Recover(func(ref mmapslab.Ref) bool {
 		if p.Store.ChunkSize(ref) == 0 {
 			if drop[p.Store.PageOf(ref)] {
 				swept.Dropped++
@@ -155,7 +147,7 @@ func Sweep(p Parts, damaged []uint32, excess int) (Swept, error) {
 		p.Store.RebuildFree(page, func(slot uint32) bool { return live.has(page, slot) })
 	}
 	if len(refs) > 0 {
-		each(func(ref mmapslab.Ref, _, _ uint32) bool {
+		p.Index.Recover(func(ref mmapslab.Ref) bool {
 			if refs[ref] {
 				swept.Invalid++
 				return false
