@@ -15,6 +15,7 @@ type keeper struct {
 	done    chan struct{}
 	pause   sync.Mutex // held during a round
 
+	former   uint32    // the page of a former class that is being emptied, 0: none
 	fitAt    time.Time // when to look again whether the index is too large
 	fitItems int64     // items then
 }
@@ -97,6 +98,7 @@ func (c *Cache) round() (busy bool) {
 		s.End()
 		busy = busy || growing
 	}
+	busy = c.emptyFormerPage() || busy
 	if now := time.Now(); now.After(c.keeper.fitAt) {
 		items := c.index.Len()
 		if items <= c.keeper.fitItems+c.keeper.fitItems/100 {
@@ -112,6 +114,41 @@ func (c *Cache) round() (busy bool) {
 
 // fitEvery is how long the number of items must not rise before the index is fitted to it.
 const fitEvery = 10 * time.Second
+
+// emptyFormerPage evicts, once memory is full, what is left in pages whose chunk size is not in the class table any more, page by page, so that the table's
+// classes get them. It returns whether it did something. Parts of large items stay until their items are evicted.
+func (c *Cache) emptyFormerPage() bool {
+	k := &c.keeper
+	if !c.full.Load() || c.opts.NoEvict {
+		return false
+	}
+	if k.former != 0 && c.store.ReleasePage(k.former) {
+		k.former = 0 // and begin from the first again: others may be empty by now
+	}
+	if k.former = c.store.FormerPage(k.former + 1); k.former == 0 {
+		return false
+	}
+	perPage := uint32(c.store.PerPage(k.former))
+	for slot := uint32(0); slot < perPage; slot += lruBatch {
+		k.session.Begin()
+		for i := slot; i < min(slot+lruBatch, perPage); i++ {
+			// Linked is set only while a whole item is there, and what is linked within our section stays readable in it.
+			ref := c.store.RefAtPlace(k.former, i)
+			if m := mmapslab.Meta(c.store.Meta(ref).Load()); m&mmapslab.Linked != 0 {
+				if m&mmapslab.ListedApart != 0 {
+					ref |= mmapslab.Chained
+				}
+				k.session.evict(ref)
+			}
+		}
+		k.session.End()
+	}
+	c.recl.collect()
+	if c.store.ReleasePage(k.former) {
+		k.former = 0
+	}
+	return true
+}
 
 // lruBatch bounds how many notes are taken in one section.
 const lruBatch = 512

@@ -75,7 +75,10 @@ func Create(file *File, cfg Config, id Identity, lastCAS, seed uint64) (*Store, 
 	}
 	room := uint32(min(max(8*cfg.Pages, 1024), MaxPages))
 	if file == nil {
-		room = uint32(min(cfg.Pages+ClassIDs, MaxPages)) // nothing to grow into: there is no restart with another limit
+		room = uint32(min(cfg.Pages+ClassIDs, MaxPages)) // there is no restart with another limit
+		if !cfg.Heap {
+			room = max(room, uint32(min(8*cfg.Pages, MaxPages))) // address space for SetLimit
+		}
 	}
 	s.layout = layoutFor(room, uint32(cfg.ChunkSizes[0]))
 	if file != nil {
@@ -511,6 +514,23 @@ func (s *Store) Pages() (limit, assigned, pool int) {
 	return s.limit, s.assigned, len(s.pool)
 }
 
+// SetLimit changes how many pages may be assigned; false when the store has no address space for so many. Pages above a lower limit stay assigned,
+// only no new one is, and the global page pool's memory is given back.
+func (s *Store) SetLimit(pages int) bool {
+	s.pageMu.Lock()
+	defer s.pageMu.Unlock()
+	if pages < 1 || pages > int(s.layout.Room) {
+		return false
+	}
+	if pages < s.limit {
+		for _, page := range s.pool {
+			s.Discard(s.layout.pagesOffset(page), PageSize) // failing, it costs memory and nothing else: AddPage asks for it again
+		}
+	}
+	s.limit = pages
+	return true
+}
+
 // Room returns how many pages the store has address space for.
 func (s *Store) Room() int { return int(s.layout.Room) }
 
@@ -529,6 +549,51 @@ func (s *Store) DropPage(page uint32) error {
 	}
 	s.pool = append(s.pool, page)
 	return s.Discard(s.layout.pagesOffset(page), PageSize)
+}
+
+// FormerPage returns a page of a class that is not in the table any more, 0 when there is none from page on.
+func (s *Store) FormerPage(from uint32) uint32 {
+	for page := from; page <= s.layout.Room; page++ {
+		if s.classOf[page].Load() > maxClasses {
+			return page
+		}
+	}
+	return 0
+}
+
+// ReleasePage puts a page into the global page pool if all its chunks are free and listed; false if not. It walks the class's whole free list.
+func (s *Store) ReleasePage(page uint32) bool {
+	c := &s.classes[s.classOf[page].Load()]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	mine := uint32(0)
+	for id := c.freeHead; id != 0; id = s.Link(id).Next {
+		if id>>slotBits == page {
+			mine++
+		}
+	}
+	if mine == 0 || mine != c.perPage {
+		return false
+	}
+	for next := &c.freeHead; *next != 0; {
+		if id := *next; id>>slotBits == page {
+			*next = s.Link(id).Next
+		} else {
+			next = &s.Link(id).Next
+		}
+	}
+	c.free -= uint64(mine)
+	c.pages--
+	s.classOf[page].Store(0)
+	fault.Point("mmapslab.page.before-release")
+	_, _, generation, _ := unpackDescriptor(s.descriptor(page).Load())
+	s.descriptor(page).Store(packDescriptor(pageFree, 0, generation))
+	fault.Point("mmapslab.page.released")
+	s.pageMu.Lock()
+	defer s.pageMu.Unlock()
+	s.pool = append(s.pool, page)
+	s.assigned--
+	return true
 }
 
 // RebuildFree makes the free list of a page from scratch: every slot for which used says false. It is for start-up; the class's free list must have been
