@@ -14,8 +14,9 @@ func reserve(perPage int) uint64 { return uint64(min(16, perPage/64)) }
 
 // Bounds on waiting for other sessions' sections in alloc.
 const (
-	evictRounds = 8                      // rounds that evict one more item
+	evictRounds = 8                      // rounds that evict one more item while earlier ones wait to be freed
 	waitMost    = 250 * time.Millisecond // then no memory
+	sweepMost   = 5 * time.Second        // likewise while a sweep runs, which finds free memory page by page
 )
 
 // alloc takes a chunk of a class: a free one, one of a new page, or one that an evicted item leaves. It may renew the section.
@@ -34,13 +35,17 @@ func (s *Session) allocSlow(class int) (mmapslab.Ref, bool) {
 	counts := &s.c.events[class]
 	var deadline time.Time
 	for round := 0; ; round++ {
+		exhausted := s.c.opts.NoEvict
 		if !s.c.store.AddPage(class) {
 			s.c.full.Store(true)
-			if !s.c.opts.NoEvict && round < evictRounds {
+			// After some rounds it waits for what is evicted already, rather than empty the cache while one section stays open. When nothing is
+			// waiting, other sessions took what we evicted, and it goes on.
+			if !s.c.opts.NoEvict && (round < evictRounds || s.c.recl.waiting.Load() == 0) {
 				counts.inc(evDirectReclaims)
-				if !s.evictOne(class) && class != s.c.store.Largest() {
+				exhausted = !s.evictOne(class)
+				if exhausted && class != s.c.store.Largest() {
 					// The class's chunks may all be parts of large items, which are listed there.
-					s.evictOne(s.c.store.Largest())
+					exhausted = !s.evictOne(s.c.store.Largest())
 				}
 			}
 			s.renew()
@@ -49,10 +54,13 @@ func (s *Session) allocSlow(class int) (mmapslab.Ref, bool) {
 			return ref, true
 		}
 		// Somebody's section is open, or another session took what we freed.
+		sweeping := s.c.sweeper.Load() != nil
 		switch {
+		case round == 0 && sweeping:
+			deadline = time.Now().Add(sweepMost)
 		case round == 0:
 			deadline = time.Now().Add(waitMost)
-		case s.c.recl.waiting.Load() == 0 && len(s.limbo) == 0 && (s.c.opts.NoEvict || round >= evictRounds), time.Now().After(deadline):
+		case exhausted && !sweeping && s.c.recl.waiting.Load() == 0 && len(s.limbo) == 0 && (s.c.opts.NoEvict || round >= evictRounds), time.Now().After(deadline):
 			counts.inc(evOutOfMemory)
 			return 0, false
 		case round < 2*evictRounds:
@@ -64,7 +72,7 @@ func (s *Session) allocSlow(class int) (mmapslab.Ref, bool) {
 }
 
 // evictOne evicts the item at the end of COLD, or a dead one before it. Where COLD is empty the end of HOT or WARM cools first, as in memcached. False when
-// the class has nothing to evict.
+// the class has nothing to evict; when other sessions were faster with all that it looked at there is, and it is true.
 func (s *Session) evictOne(class int) bool {
 	const tries = 5
 	for range tries {
@@ -75,11 +83,12 @@ func (s *Session) evictOne(class int) bool {
 				return true
 			}
 		}
-		if len(refs) == 0 && !s.c.order.Cool(class) {
+		// While a sweep runs the older items are yet to come: cooling would evict what was just stored.
+		if len(refs) == 0 && (s.c.sweeper.Load() != nil || !s.c.order.Cool(class)) {
 			return false
 		}
 	}
-	return false
+	return true
 }
 
 // evict removes an item that the LRU gave up; false when it is not in the index: it is being published or removed by somebody else.

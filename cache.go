@@ -28,9 +28,11 @@ type Cache struct {
 	now     atomic.Uint32 // the cache's time; the keeper sets it
 	started time.Duration // time since boot
 
-	restart restart
-	full    atomic.Bool // there was no page to add
-	events  [mmapslab.ClassIDs]classEvents
+	restart   restart                         // guarded by mu
+	sweeper   atomic.Pointer[restore.Sweeper] // while a sweep runs beside the sessions
+	sweepDone chan struct{}                   // closed when none runs
+	full      atomic.Bool                     // there was no page to add
+	events    [mmapslab.ClassIDs]classEvents
 
 	mu       sync.Mutex
 	sessions map[*Session]bool
@@ -38,7 +40,8 @@ type Cache struct {
 	past     counters   // of closed sessions
 	closed   bool
 
-	keeper keeper
+	keeper  keeper
+	crawler crawler
 }
 
 // restart is how this start went.
@@ -75,6 +78,17 @@ func (o Options) withDefaults() (Options, error) {
 	def(&o.MinSpace, 48)
 	def(&o.MaxItemSize, 1<<20)
 	def(&o.ChunkMax, min(512<<10, o.MaxItemSize))
+	def(&o.LRU.HotPct, lru.Defaults.HotPct)
+	def(&o.LRU.WarmPct, lru.Defaults.WarmPct)
+	if o.LRU.HotMaxFactor == 0 {
+		o.LRU.HotMaxFactor = lru.Defaults.HotMaxFactor
+	}
+	if o.LRU.WarmMaxFactor == 0 {
+		o.LRU.WarmMaxFactor = lru.Defaults.WarmMaxFactor
+	}
+	if o.LRU.TempTTL == 0 && !o.LRU.Temp {
+		o.LRU.TempTTL = lru.Defaults.TempTTL
+	}
 	if o.Clock == nil {
 		o.Clock = systemClock{}
 	}
@@ -97,6 +111,8 @@ func (o Options) withDefaults() (Options, error) {
 		return bad("MaxItemSize", o.MaxItemSize, fmt.Sprintf("at most half of MemoryLimit, %d", o.MemoryLimit/2))
 	case o.ChunkMax < 1024 || o.ChunkMax > o.MaxItemSize || mmapslab.PageSize%o.ChunkMax != 0 || o.MaxItemSize%o.ChunkMax != 0:
 		return bad("ChunkMax", o.ChunkMax, fmt.Sprintf("1024 to MaxItemSize, a divisor of the page size %d and of MaxItemSize %d", mmapslab.PageSize, o.MaxItemSize))
+	case !validLRU(o.LRU):
+		return bad("LRU", o.LRU, "shares of at least 0 that make at most 80, factors above 0")
 	case o.HeapArena && o.Path != "":
 		return bad("HeapArena", true, "no Path beside it")
 	}
@@ -129,7 +145,7 @@ func Open(o Options) (*Cache, error) {
 		return nil, err
 	}
 	began := time.Now()
-	c := &Cache{opts: o, sessions: map[*Session]bool{}, started: o.Clock.Boot()}
+	c := &Cache{opts: o, sessions: map[*Session]bool{}, started: o.Clock.Boot(), sweepDone: make(chan struct{})}
 	var file *mmapslab.File
 	verdict := restore.Verdict{Kind: restore.Cold, Reason: "no file"}
 	if o.Path != "" {
@@ -156,8 +172,13 @@ func Open(o Options) (*Cache, error) {
 	c.restart.verdict, c.restart.items = verdict, c.index.Len()
 	c.restart.attach = time.Since(began)
 	o.Logger.Info("cache opened", "file", o.Path, "start", verdict.Kind.String(), "reason", verdict.Reason, "items", c.restart.items,
-		"attach", c.restart.attach, "sweep", c.restart.sweep)
+		"attach", c.restart.attach, "sweep", c.restart.sweep, "sweeping", c.sweeper.Load() != nil)
 	c.startKeeper()
+	if c.sweeper.Load() != nil {
+		go c.sweep()
+	} else {
+		close(c.sweepDone)
+	}
 	return c, nil
 }
 
@@ -221,6 +242,9 @@ func (c *Cache) rebuild(v restore.Verdict, was *mmapslab.Superblock, damaged []u
 	excess := max(0, min(assigned, int(was.PageLimit))-limit)
 	why := ""
 	switch {
+	case v.Kind == restore.Unclean && len(damaged) == 0 && excess == 0:
+		c.sweeper.Store(restore.NewSweeper(c.parts()))
+		return v, nil
 	case v.Kind == restore.Unclean:
 		why = v.Reason
 	case len(damaged) > 0:
@@ -248,13 +272,39 @@ func (c *Cache) rebuild(v restore.Verdict, was *mmapslab.Superblock, damaged []u
 	return v, nil
 }
 
+// sweep rebuilds after a kill what only a clean stop saves, while the sessions work.
+func (c *Cache) sweep() {
+	defer close(c.sweepDone)
+	began := time.Now()
+	s := c.NewSession()
+	swept := c.sweeper.Load().Run(func(step func()) {
+		s.Begin()
+		defer s.End()
+		step()
+	}, s.retire)
+	c.sweeper.Store(nil)
+	s.Close()
+	took := time.Since(began)
+	c.mu.Lock()
+	c.restart.swept, c.restart.sweep, c.restart.items = swept, took, swept.Items
+	c.mu.Unlock()
+	c.opts.Logger.Info("swept", "items", swept.Items, "invalid", swept.Invalid, "duplicate", swept.Duplicate, "unfinished", swept.Cleared, "took", took)
+}
+
+// WaitSwept returns when the sweep after a kill is over: until then Stats count what was swept so far, and memory comes free page by page. Everything else
+// works meanwhile. After any other start it returns at once.
+func (c *Cache) WaitSwept() { <-c.sweepDone }
+
 func (c *Cache) parts() restore.Parts {
 	return restore.Parts{Store: c.store, Index: c.index, Order: c.order}
 }
 
 // indexParts returns what the index is made with, and makes what it needs.
 func (c *Cache) indexParts() (index.Region, index.Options) {
-	c.order = lru.New(c.store, (*items)(c), lru.Defaults)
+	c.order = lru.New(c.store, (*items)(c), c.opts.LRU)
+	if c.opts.TrackSizes {
+		c.order.CountSizes(c.opts.MaxItemSize)
+	}
 	c.recl = newReclaimer(c.freeItem)
 	state, half, size := c.store.IndexRegion()
 	return index.Region{State: state, Half: half, HalfSize: size}, index.Options{
@@ -279,10 +329,12 @@ func (c *Cache) identity() mmapslab.Identity {
 // Close stops the cache clean, so that the next Open finds everything. While sessions are open or items pinned it fails and changes nothing. It
 // fails, too, when the file cannot be saved; then the cache is closed, and the next start is as after a kill.
 func (c *Cache) Close() error {
+	c.StopCrawl()
+	<-c.sweepDone // a second for ten million items; stopping in between would only have the next start do it again
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
-		return errors.New("hearth: close: closed already")
+		return fmt.Errorf("hearth: close: %w", ErrClosed)
 	}
 	for _, s := range c.idle {
 		c.dropLocked(s)
@@ -325,6 +377,7 @@ func (c *Cache) save() error {
 
 // Check proves that the cache is consistent, and returns what it finds wrong. No session may be in a section, and no draft under way.
 func (c *Cache) Check() []restore.Finding {
+	<-c.sweepDone
 	c.pauseKeeper(true)
 	defer c.pauseKeeper(false)
 	c.index.HoldGrowth(true)

@@ -4,7 +4,6 @@ import (
 	"strconv"
 
 	"hearth/index"
-	"hearth/lru"
 	"hearth/mmapslab"
 )
 
@@ -197,7 +196,8 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 			return refuse(Exists)
 		}
 		if !linked {
-			s.c.order.Link(d.ref, lru.Hot, size)
+			m := mmapslab.Meta(s.c.store.Meta(d.ref).Load())
+			s.c.order.Link(d.ref, s.c.order.Entry(m, s.now), size)
 			linked = true
 		}
 		if f.fate != absent {
@@ -309,7 +309,7 @@ func (s *Session) join(d *Draft, key []byte, cas uint64, o *StoreOptions) Status
 	added := s.c.store.Unsealed(d.ref)
 	f, st := s.remake(key, &remaking{
 		cas:     cas,
-		segment: func(mmapslab.Meta) int { return lru.Hot },
+		segment: func(old mmapslab.Meta) int { return s.c.order.Entry(old, s.now) },
 		meta:    func(old mmapslab.Meta) mmapslab.Meta { return mmapslab.MakeMeta(old.Exptime(), s.now) },
 		size: func(old *mmapslab.Item) (int, Status) {
 			if o.CAS != 0 && o.CAS != old.CAS() {
@@ -319,8 +319,10 @@ func (s *Session) join(d *Draft, key []byte, cas uint64, o *StoreOptions) Status
 			if !s.fits(len(key), n, old.ClientFlags()) {
 				return 0, NotStored
 			}
+			o.Size = n
 			return n, OK
 		},
+		fields: func(f *mmapslab.Fields) { f.Flags &^= itemStale | itemTokenSent }, // it is a new value
 		write: func(to *Draft, old *mmapslab.Item) bool {
 			first, second := old, &added
 			if d.mode == Prepend {
@@ -360,22 +362,31 @@ func (s *Session) count(key []byte, o *ArithOptions) (n uint64, _ found, _ Statu
 	if cas == 0 {
 		cas = s.c.store.NextCAS()
 	}
+	grown := false
 	f, st := s.remake(key, &remaking{
 		cas:     cas,
 		segment: mmapslab.Meta.Segment,
+		fields: func(f *mmapslab.Fields) {
+			if grown { // then memcached has a new item too, which is neither stale nor fetched
+				f.Flags &^= itemStale | itemTokenSent
+			}
+		},
 		meta: func(old mmapslab.Meta) mmapslab.Meta {
 			m := unlinked(old).WithTime(s.now)
-			if o.Touch {
+			if grown {
+				m = mmapslab.MakeMeta(old.Exptime(), s.now)
+			}
+			if o.Before = old.Exptime(); o.Touch {
 				m = m.WithExptime(s.absolute(o.Exptime))
 			}
 			return m
 		},
 		size: func(old *mmapslab.Item) (int, Status) {
+			if old.ValueLen() == 0 || old.Ref()&mmapslab.Chained != 0 { // memcached says so before it looks at the CAS
+				return 0, NonNumeric
+			}
 			if o.HasCAS && o.CAS != old.CAS() {
 				return 0, Exists
-			}
-			if old.Ref()&mmapslab.Chained != 0 {
-				return 0, NonNumeric
 			}
 			was, ok := parseNumber(old.Value())
 			if !ok {
@@ -384,7 +395,9 @@ func (s *Session) count(key []byte, o *ArithOptions) (n uint64, _ found, _ Statu
 			if n = was + o.Delta; o.Decr {
 				n = was - min(was, o.Delta)
 			}
-			return max(len(strconv.AppendUint(s.number[:0], n, 10)), old.ValueLen()), OK
+			digits := len(strconv.AppendUint(s.number[:0], n, 10))
+			grown = digits > old.ValueLen()
+			return max(digits, old.ValueLen()), OK
 		},
 		write: func(d *Draft, old *mmapslab.Item) bool {
 			to := s.Next(d)

@@ -119,7 +119,7 @@ const fitEvery = 10 * time.Second
 // classes get them. It returns whether it did something. Parts of large items stay until their items are evicted.
 func (c *Cache) emptyFormerPage() bool {
 	k := &c.keeper
-	if !c.full.Load() || c.opts.NoEvict {
+	if !c.full.Load() || c.opts.NoEvict || c.sweeper.Load() != nil {
 		return false
 	}
 	if k.former != 0 && c.store.ReleasePage(k.former) {

@@ -18,96 +18,125 @@ const (
 	itemTokenSent
 )
 
+// Now returns the time of the section, which Item.Exptime compares with.
+func (s *Session) Now() uint32 { return s.now }
+
+// Until turns an exptime of the protocol into what Item.Exptime would be for it.
+func (s *Session) Until(exptime int64) uint32 { return s.absolute(exptime) }
+
 // GetOptions say how MetaGet fetches. The zero value is Get, but for tokens.
 type GetOptions struct {
 	Peek          bool  // count nothing and mark nothing
 	NoBump        bool  // do not mark the item as fetched
 	Touch         bool  // give it Exptime, in protocol terms, and count as touch
 	Exptime       int64 //
-	Recache       bool  // win the token if less than RecacheTTL seconds of its TTL are left
+	Recache       bool  // win the token if the item expires before RecacheTTL, in protocol terms
 	RecacheTTL    int64
+	RecacheLast   bool // judge that by the exptime that Touch gives
 	Vivify        bool // on a miss make an empty item that lives for VivifyExptime, in protocol terms, and win its token
 	VivifyExptime int64
 	CAS           uint64 // of the vivified item; 0: a new one
 	KeyBinary     bool   // of the vivified item
 }
 
-// Fetch is what MetaGet found.
+// Fetch is what MetaGet found: the item as it was before, but for its exptime.
 type Fetch struct {
 	Item
-	Won     bool // the caller is the one to recache the item
-	Created bool // there was none: this is a new, empty one
+	Before  uint32 // its exptime before Touch
+	Won     bool   // the caller is the one to recache the item
+	Created bool   // there was none: this is a new, empty one
 }
 
 // MetaGet looks key up and fills got on OK. A stale item whose token nobody has gives it to the first who fetches it. OK, Miss, or NoMemory.
 func (s *Session) MetaGet(key []byte, o *GetOptions, got *Fetch) Status {
+	f := s.look(key)
 	if o.Peek {
-		f := s.look(key)
 		if f.fate != alive {
 			return Miss
 		}
-		*got = Fetch{}
+		*got = Fetch{Before: f.meta.Exptime()}
 		s.view(&got.Item, &f)
 		return OK
 	}
-	f := s.look(key)
-	for {
+	for ; ; s.lookAgain(&f, key) {
 		if f.fate != alive {
 			s.missed(&f)
-			if !o.Vivify {
-				s.counts.inc(nGets)
-				return Miss
+			if o.Vivify {
+				if made, st := s.vivify(key, o, got); made || st != OK {
+					return st
+				}
+				continue // there is one meanwhile
 			}
-			made, st := s.vivify(key, o, got)
-			if st != OK || made {
-				s.counts.inc(nGets)
-				return st
-			}
-			s.lookAgain(&f, key)
-			continue
+			s.counts.inc(nGets)
+			return Miss
 		}
-		left := int64(f.meta.Exptime()) - int64(s.now)
-		won := f.item.Flags()&itemTokenSent == 0 &&
-			(f.item.Flags()&itemStale != 0 || o.Recache && f.meta.Exptime() != 0 && left < o.RecacheTTL)
-		if won {
+		before, won := f.meta.Exptime(), s.wins(&f.item, f.meta, o)
+		switch {
+		case won || o.Touch && f.meta&mmapslab.Copying != 0:
 			next, st := s.remake(key, s.sameBut(&remaking{
-				fields: func(f *mmapslab.Fields) { f.Flags |= itemTokenSent },
+				// The item may be another one than above by now.
 				size: func(old *mmapslab.Item) (int, Status) {
-					if old.Flags()&itemTokenSent != 0 {
-						return 0, Exists // somebody was faster
+					if won != s.wins(old, mmapslab.Meta(s.c.store.Meta(old.Ref()).Load()), o) {
+						return 0, Exists
 					}
 					return old.ValueLen(), OK
 				},
+				fields: func(f *mmapslab.Fields) {
+					if won {
+						f.Flags |= itemTokenSent
+					}
+				},
+				meta: func(old mmapslab.Meta) mmapslab.Meta {
+					if before = old.Exptime(); o.Touch {
+						return unlinked(old).WithExptime(s.absolute(o.Exptime))
+					}
+					return unlinked(old)
+				},
 			}))
-			switch st {
-			case Exists, Miss:
-				s.lookAgain(&f, key)
+			if st == Exists || st == Miss {
 				continue
-			case NoMemory:
-				won = false // serve it: somebody else will win
-			default:
+			}
+			if st == NoMemory {
+				if s.lookAgain(&f, key); f.fate != alive || o.Touch {
+					return NoMemory
+				}
+				won = false // serve it all the same: somebody else will win
+			} else {
 				f = next
 			}
+		case o.Touch:
+			touched := f.meta.WithExptime(s.absolute(o.Exptime))
+			if !s.c.store.Meta(f.ref).CompareAndSwap(uint64(f.meta), uint64(touched)) {
+				continue
+			}
+			f.meta = touched
 		}
-		*got = Fetch{Won: won}
+		*got = Fetch{Before: before, Won: won}
 		s.view(&got.Item, &f)
-		if won {
-			got.TokenSent = false // it is the caller's
-		}
-		return s.fetched(&f, key, o, got)
+		got.TokenSent = got.TokenSent && !won // it is the caller's
+		s.fetched(&f, o)
+		return OK
 	}
 }
 
-// fetched counts and marks a found item, and touches it if o says so.
-func (s *Session) fetched(f *found, key []byte, o *GetOptions, got *Fetch) Status {
+// wins tells whether who fetches an item by o gets its token.
+func (s *Session) wins(it *mmapslab.Item, m mmapslab.Meta, o *GetOptions) bool {
+	if it.Flags()&itemTokenSent != 0 {
+		return false
+	}
+	exptime := m.Exptime()
+	if o.RecacheLast && o.Touch {
+		exptime = s.absolute(o.Exptime)
+	}
+	return it.Flags()&itemStale != 0 || o.Recache && exptime != 0 && exptime < s.absolute(o.RecacheTTL)
+}
+
+// fetched counts and marks what was found or made.
+func (s *Session) fetched(f *found, o *GetOptions) {
 	class := s.c.store.ListClass(f.ref)
 	if o.Touch {
 		s.counts.inc(nTouches)
 		s.counts.inClass(class, classTouches)
-		// The reply tells the TTL from before or after, by the order of flags: got has the one before.
-		if st := s.setExptime(f, key, s.absolute(o.Exptime)); st == NoMemory {
-			return st
-		}
 	} else {
 		s.counts.inc(nGets)
 		s.counts.inClass(class, classGets)
@@ -116,7 +145,6 @@ func (s *Session) fetched(f *found, key []byte, o *GetOptions, got *Fetch) Statu
 	if !o.NoBump {
 		s.hit(f)
 	}
-	return OK
 }
 
 // setExptime touches a found item; f is the item of the key afterwards. OK, Miss or NoMemory.
@@ -161,7 +189,7 @@ func (s *Session) sameBut(r *remaking) *remaking {
 	return r
 }
 
-// vivify makes an empty item with the token given out; made is false when there is one meanwhile.
+// vivify makes an empty item with the token given out; made is false when there is one meanwhile. As in memcached the new item is a hit.
 func (s *Session) vivify(key []byte, o *GetOptions, got *Fetch) (made bool, _ Status) {
 	var d Draft
 	fields := mmapslab.Fields{Flags: itemTokenSent, Hash: uint32(s.hasher.Sum(key) >> 32)}
@@ -181,6 +209,7 @@ func (s *Session) vivify(key []byte, o *GetOptions, got *Fetch) (made bool, _ St
 	*got = Fetch{Won: true, Created: true}
 	s.view(&got.Item, &f)
 	got.TokenSent = false
+	s.fetched(&f, o)
 	return true, OK
 }
 
@@ -192,6 +221,7 @@ type StoreOptions struct {
 	NewCAS        uint64 // of the new item; 0: a new one
 	Vivify        bool   // with Append and Prepend: where there is no item, store the draft with VivifyExptime, in protocol terms
 	VivifyExptime int64
+	Size          int // set by CommitMeta on OK: bytes of the value as it is now, which Append and Prepend have not seen before
 }
 
 // MarkKeyBinary says of a draft that its key was given in base64.
@@ -204,6 +234,7 @@ func (s *Session) CommitMeta(d *Draft, o *StoreOptions) (uint64, Status) {
 	}
 	d.mode = o.Mode
 	it := s.c.store.Unsealed(d.ref)
+	o.Size = it.ValueLen()
 	cas := o.NewCAS
 	if cas == 0 {
 		cas = s.c.store.NextCAS()
@@ -243,7 +274,7 @@ func (s *Session) storeStale(d *Draft, key []byte, cas, given uint64) Status {
 		segment: func(mmapslab.Meta) int { return lru.Hot },
 		size: func(old *mmapslab.Item) (int, Status) {
 			stale, flags = given < old.CAS(), old.Flags()
-			if s.c.opts.NoCAS || given > old.CAS() {
+			if s.c.opts.NoCAS || given == 0 || given > old.CAS() { // 0 fits nothing, as ever
 				return 0, Exists
 			}
 			return from.ValueLen(), OK
@@ -282,9 +313,10 @@ type DeleteOptions struct {
 	HasCAS     bool // only an item with this CAS
 	CAS        uint64
 	Invalidate bool // keep the item but make it stale, with a new CAS and its token free
-	Clear      bool // keep the item but without value
+	Clear      bool // replace the item by one without value, as a set would: not stale, and for good without Touch
 	Touch      bool // with Invalidate or Clear: give it Exptime, in protocol terms
 	Exptime    int64
+	CountCAS   bool   // another CAS counts as a miss
 	Flags      uint32 // with Clear: the client flags it gets
 	NewCAS     uint64 // with Invalidate or Clear; 0: a new one for Invalidate, the old one for Clear
 }
@@ -294,7 +326,13 @@ func (s *Session) MetaDelete(key []byte, o *DeleteOptions) Status {
 	f, st := s.deleteOrRemake(key, o)
 	switch st {
 	case OK:
-		s.counts.inClass(s.c.store.ListClass(f.ref), classDeletes)
+		if !o.Invalidate && !o.Clear {
+			s.counts.inClass(s.c.store.ListClass(f.ref), classDeletes)
+		}
+	case Exists:
+		if o.CountCAS {
+			s.counts.inc(nDeleteMisses)
+		}
 	case Miss:
 		s.counts.inc(nDeleteMisses)
 		if f.fate != absent {
@@ -333,20 +371,25 @@ func (s *Session) deleteOrRemake(key []byte, o *DeleteOptions) (f found, _ Statu
 		},
 		fields: func(f *mmapslab.Fields) {
 			if o.Clear {
-				f.ClientFlags = o.Flags
+				f.ClientFlags, f.Flags = o.Flags, f.Flags&itemKeyBinary
 			}
 			if o.Invalidate {
 				f.Flags = f.Flags&^itemTokenSent | itemStale
 			}
 		},
 		meta: func(old mmapslab.Meta) mmapslab.Meta {
-			if o.Touch {
-				return unlinked(old).WithExptime(s.absolute(o.Exptime))
+			m := unlinked(old)
+			if o.Clear {
+				m = mmapslab.MakeMeta(0, s.now)
 			}
-			return unlinked(old)
+			if o.Touch {
+				m = m.WithExptime(s.absolute(o.Exptime))
+			}
+			return m
 		},
 	})
 	if o.Clear {
+		r.segment = func(mmapslab.Meta) int { return lru.Hot }
 		r.write = func(*Draft, *mmapslab.Item) bool { return true }
 	}
 	return s.remake(key, r)
@@ -365,6 +408,8 @@ type ArithOptions struct {
 	Touch         bool // give it Exptime, in protocol terms
 	Exptime       int64
 	NewCAS        uint64 // 0: a new one
+	Before        uint32 // set by Arith on OK: the exptime before Touch, 0 when Created
+	Created       bool   // set by Arith on OK: the item is new
 }
 
 // Arith is Incr or Decr with options. On OK it fills got, unless it is nil, with the item as it is now. OK, Miss, Exists, NonNumeric, NoMemory.
@@ -375,6 +420,7 @@ func (s *Session) Arith(key []byte, o *ArithOptions, got *Item) (n uint64, st St
 	}
 	for {
 		var f found
+		o.Created = false
 		if n, f, st = s.count(key, o); st == OK {
 			s.counts.inClass(s.c.store.ListClass(f.ref), hits)
 		}
@@ -390,7 +436,7 @@ func (s *Session) Arith(key []byte, o *ArithOptions, got *Item) (n uint64, st St
 			if f, st = s.storeNumber(key, o); st == NotStored {
 				continue // there is one meanwhile
 			}
-			s.counts.inc(misses)
+			o.Before, o.Created = 0, true
 		}
 		if st == OK && got != nil {
 			s.view(got, &f)
@@ -399,19 +445,22 @@ func (s *Session) Arith(key []byte, o *ArithOptions, got *Item) (n uint64, st St
 	}
 }
 
-// storeNumber adds an item with the initial value.
+// storeNumber adds an item with the initial value. As in memcached it counts neither as a store by a client nor as a miss.
 func (s *Session) storeNumber(key []byte, o *ArithOptions) (f found, _ Status) {
 	var d Draft
 	digits := strconv.AppendUint(s.number[:0], o.Initial, 10)
-	if st := s.Prepare(&d, Add, key, 0, o.VivifyExptime, len(digits)); st != OK {
-		return f, st
-	}
+	fields := mmapslab.Fields{Hash: uint32(s.hasher.Sum(key) >> 32)}
 	if o.KeyBinary {
-		s.MarkKeyBinary(&d)
+		fields.Flags |= itemKeyBinary
+	}
+	if st := s.draft(&d, key, &fields, mmapslab.MakeMeta(s.absolute(o.VivifyExptime), s.now), len(digits)); st != OK {
+		return f, st
 	}
 	s.Write(&d, digits)
 	ref := d.ref
 	_, st := s.CommitMeta(&d, &StoreOptions{Mode: Add, NewCAS: o.NewCAS})
-	f = found{ref: ref, item: s.c.store.Unsealed(ref), meta: mmapslab.Meta(s.c.store.Meta(ref).Load())}
+	if st == OK { // else the chunk is somebody else's already
+		f = found{ref: ref, item: s.c.store.Unsealed(ref), meta: mmapslab.Meta(s.c.store.Meta(ref).Load())}
+	}
 	return f, st
 }

@@ -3,6 +3,8 @@ package hearth
 import (
 	"log/slog"
 	"time"
+
+	"hearth/lru"
 )
 
 // Options shape a cache. The zero value of each field means its default, which is memcached's.
@@ -26,6 +28,10 @@ type Options struct {
 	NoEvict bool
 	// NoCAS reports every CAS as 0 and refuses cas (-C).
 	NoCAS bool
+	// LRU shapes the order of eviction; zero fields mean memcached's defaults. SetLRU changes it later.
+	LRU LRUSettings
+	// TrackSizes counts items by size for ItemSizes (-o track_sizes). It makes a start after a clean stop take time with the number of items.
+	TrackSizes bool
 	// LockWait is how long Open waits for another process that holds the file; default not at all.
 	LockWait time.Duration
 	// Logger gets one line for each start, stop and restart verdict; default none.
@@ -35,6 +41,9 @@ type Options struct {
 	// HeapArena keeps the memory on the Go heap, where the race detector sees it, for tests; Path must be empty.
 	HeapArena bool
 }
+
+// LRUSettings are memcached's tuning values of the LRU: `lru tune`, `lru mode` and `lru temp_ttl`.
+type LRUSettings = lru.Settings
 
 // Clock tells the time. Implementations must be safe for concurrent use.
 type Clock interface {

@@ -43,10 +43,14 @@ const limboMost = 64
 
 // NewSession returns a session, to be closed by Close.
 func (c *Cache) NewSession() *Session {
-	s := &Session{c: c, slot: c.recl.addSlot(), hasher: c.store.Hasher(), limbo: make([]mmapslab.Ref, 0, limboMost)}
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.newSessionLocked()
+}
+
+func (c *Cache) newSessionLocked() *Session {
+	s := &Session{c: c, slot: c.recl.addSlot(), hasher: c.store.Hasher(), limbo: make([]mmapslab.Ref, 0, limboMost)}
 	c.sessions[s] = true
-	c.mu.Unlock()
 	return s
 }
 
@@ -182,10 +186,12 @@ func (s *Session) FlushAll(exptime int64) {
 	}
 }
 
+// month is the longest relative exptime of the protocol in seconds.
+const month = 30 * 24 * 60 * 60
+
 // absolute turns an exptime of the protocol into the cache's time, as memcached's realtime does: 0 never, negative at once, up to 30 days
 // relative, above that absolute.
 func (s *Session) absolute(exptime int64) uint32 {
-	const month = 30 * 24 * 60 * 60
 	switch {
 	case exptime == 0:
 		return 0
@@ -238,6 +244,9 @@ func (s *Session) remove(f *found) bool {
 
 // discard unlinks and retires an item whose index word this session took away.
 func (s *Session) discard(ref mmapslab.Ref, it *mmapslab.Item) {
+	if sweeper := s.c.sweeper.Load(); sweeper != nil && sweeper.Disown(ref) {
+		return
+	}
 	s.c.order.Unlink(ref, it.Size())
 	s.retire(ref)
 }
@@ -249,6 +258,9 @@ func (c *Cache) dropped(ref mmapslab.Ref) {
 		return
 	}
 	c.events[c.store.ListClass(ref)].inc(evEvicted)
+	if sweeper := c.sweeper.Load(); sweeper != nil && sweeper.Disown(ref) {
+		return
+	}
 	c.order.Unlink(ref, it.Size())
 	c.recl.retire([]mmapslab.Ref{ref})
 }
@@ -334,7 +346,7 @@ func (s *Session) view(it *Item, f *found) {
 
 // hit marks a fetched item for the LRU.
 func (s *Session) hit(f *found) {
-	if !lru.Hit(s.c.store.Meta(f.ref), f.meta, s.now) {
+	if !s.c.order.Hit(s.c.store.Meta(f.ref), f.meta, s.now) {
 		return
 	}
 	if !s.ring.Put(f.ref) {

@@ -21,6 +21,8 @@ type Stats struct {
 	Reclaimed, ExpiredUnfetched, CrawlerReclaimed uint64
 	MovesToCold, MovesToWarm, MovesWithinLRU      uint64
 	DirectReclaims, LRUBumpsDropped, Juggles      uint64
+	CrawlerStarts                                 uint64
+	CrawlerRunning                                bool
 	CorruptItems                                  uint64 // items whose bytes did not match their header; answered as misses
 	CurrItems, Bytes                              uint64 // now; Bytes counts header, key and value
 	LimitMaxbytes, TotalMalloced                  uint64 // bytes; TotalMalloced counts assigned pages
@@ -142,6 +144,8 @@ const (
 	evOutOfMemory
 	evDirectReclaims
 	evJuggles
+	evCrawlerReclaimed
+	evCrawlerChecked
 	eventCount
 )
 
@@ -183,6 +187,9 @@ func (c *Cache) Stats() Stats {
 	n := c.sum()
 	limit, assigned, pool := c.store.Pages()
 	ix := c.index.Stats()
+	c.mu.Lock()
+	restart := c.restart
+	c.mu.Unlock()
 	of := func(i counter) uint64 { return n.all[i].Load() }
 	s := Stats{
 		CmdGet: of(nGets), CmdTouch: of(nTouches), CmdFlush: of(nFlushes), GetExpired: of(nGetExpired), GetFlushed: of(nGetFlushed),
@@ -191,9 +198,9 @@ func (c *Cache) Stats() Stats {
 		LRUBumpsDropped: of(nBumpsDropped),
 		LimitMaxbytes:   uint64(limit) * mmapslab.PageSize, TotalMalloced: uint64(assigned) * mmapslab.PageSize, GlobalPagePool: uint64(pool),
 		HashBuckets: uint64(ix.Buckets), HashBytes: uint64(ix.Bytes), HashIsExpanding: ix.Growing, IndexLoad: ix.Load, CurrItems: uint64(ix.Items),
-		RestartKind: c.restart.verdict.Kind.String(), RestartReason: c.restart.verdict.Reason, RestartItems: uint64(c.restart.items),
-		RestartAttachMicros: c.restart.attach.Microseconds(), RestartSweepMillis: c.restart.sweep.Milliseconds(),
-		CorruptItems: uint64(c.restart.swept.Invalid),
+		RestartKind: restart.verdict.Kind.String(), RestartReason: restart.verdict.Reason, RestartItems: uint64(restart.items),
+		RestartAttachMicros: restart.attach.Microseconds(), RestartSweepMillis: restart.sweep.Milliseconds(),
+		CorruptItems: uint64(restart.swept.Invalid),
 	}
 	for class := range n.class {
 		k := func(i classCounter) uint64 { return n.class[class][i].Load() }
@@ -212,6 +219,7 @@ func (c *Cache) Stats() Stats {
 		s.Reclaimed += e(evReclaimed)
 		s.ExpiredUnfetched += e(evExpiredUnfetched)
 		s.DirectReclaims += e(evDirectReclaims)
+		s.CrawlerReclaimed += e(evCrawlerReclaimed)
 		s.Juggles += e(evJuggles)
 		lists := c.order.Class(class, c.Now())
 		for _, bytes := range lists.Bytes {
@@ -221,6 +229,7 @@ func (c *Cache) Stats() Stats {
 		s.MovesToWarm += lists.Moves.ToWarm
 		s.MovesWithinLRU += lists.Moves.WithinLRU
 	}
+	s.CrawlerStarts, s.CrawlerRunning = c.crawler.state()
 	s.GetMisses = s.CmdGet - min(s.CmdGet, s.GetHits)
 	return s
 }
@@ -246,8 +255,8 @@ func (c *Cache) ClassStats() (all []ClassStats) {
 			AgeHot: uint64(lists.Age[lru.Hot]), AgeWarm: uint64(lists.Age[lru.Warm]), Age: uint64(lists.Age[lru.Cold]),
 			Evicted: e(evEvicted), EvictedNonzero: e(evEvictedNonzero), EvictedTime: e(evEvictedTime), OutOfMemory: e(evOutOfMemory),
 			Reclaimed: e(evReclaimed), ExpiredUnfetched: e(evExpiredUnfetched), EvictedUnfetched: e(evEvictedUnfetched), EvictedActive: e(evEvictedActive),
-			DirectReclaims: e(evDirectReclaims),
-			MovesToCold:    lists.Moves.ToCold, MovesToWarm: lists.Moves.ToWarm, MovesWithinLRU: lists.Moves.WithinLRU,
+			DirectReclaims: e(evDirectReclaims), CrawlerReclaimed: e(evCrawlerReclaimed), CrawlerItemsChecked: e(evCrawlerChecked),
+			MovesToCold: lists.Moves.ToCold, MovesToWarm: lists.Moves.ToWarm, MovesWithinLRU: lists.Moves.WithinLRU,
 			HitsToHot: k(hitHot), HitsToWarm: k(hitHot + lru.Warm), HitsToCold: k(hitHot + lru.Cold), HitsToTemp: k(hitHot + lru.Temp),
 		}
 		for i := range lists.Count {

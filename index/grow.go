@@ -383,45 +383,5 @@ func (x *Index) Sweep(from, to uint32, visit func(ref mmapslab.Ref, bucket uint3
 	return cleared, v.next == nil && x.view.Load() == v
 }
 
-// Recover goes over all words once at start-up, before anybody else uses the index, whether a growth was under way or not; that goes on later. As
-// Sweep it clears TENTATIVE words and yields the Refs of the others, of which it drops those that visit does not keep. An item that was FROZEN
-// in the old table and LIVE in the new one is yielded twice, first from the new table: a visit that keeps no Ref twice makes the old word MOVED, which is
-// what the growth had come to.
-func (x *Index) Recover(visit func(ref mmapslab.Ref) (keep bool)) (cleared int) {
-	v := x.view.Load()
-	if v.next != nil {
-		for i := range v.next.words {
-			cleared += x.recoverWord(&v.next.words[i], 0, visit)
-		}
-	}
-	gone := uint64(0)
-	if v.next != nil {
-		gone = movedWord
-	}
-	for i := range v.cur.words {
-		cleared += x.recoverWord(&v.cur.words[i], gone, visit)
-	}
-	return cleared
-}
-
-// recoverWord is Recover for one word; gone is what a FROZEN or MOVED word that is not kept becomes.
-func (x *Index) recoverWord(slot *atomic.Uint64, gone uint64, visit func(ref mmapslab.Ref) bool) (cleared int) {
-	switch w := slot.Load(); {
-	case w == 0 || w == gone:
-	case stateOf(w) == stateLive:
-		if !visit(refOf(w)) {
-			slot.Store(0)
-		}
-	case stateOf(w) == stateFrozen && gone != 0:
-		if !visit(refOf(w)) {
-			slot.Store(gone)
-		}
-	default:
-		slot.Store(0)
-		return 1
-	}
-	return 0
-}
-
 // SweepBuckets is the end of a whole sweep: the buckets of the table.
 func (x *Index) SweepBuckets() uint32 { return uint32(x.view.Load().cur.total()) }

@@ -548,6 +548,9 @@ func (x *Index) SetLen(n int64) {
 	x.stripes[0].live.Add(n)
 }
 
+// AddLen corrects Len by n, for a sweep that counts beside writers.
+func (x *Index) AddLen(n int64) { x.stripes[0].live.Add(n) }
+
 // Stats are figures for operators.
 type Stats struct {
 	Buckets    uint32  // of the table

@@ -18,12 +18,15 @@ const (
 
 // Settings are memcached's tuning values; see Defaults.
 type Settings struct {
-	HotPct, WarmPct             int     // share of the class's bytes, 1..79, in percent
+	HotPct, WarmPct             int     // share of the class's bytes in percent, together at most 80
 	HotMaxFactor, WarmMaxFactor float64 // times the age of COLD's tail, above 0
+	Flat                        bool    // one list a class, COLD, in order of use
+	Temp                        bool    // items that expire within TempTTL go to TEMP
+	TempTTL                     uint32  // seconds
 }
 
 // Defaults are memcached's.
-var Defaults = Settings{HotPct: 20, WarmPct: 40, HotMaxFactor: 0.2, WarmMaxFactor: 2.0}
+var Defaults = Settings{HotPct: 20, WarmPct: 40, HotMaxFactor: 0.2, WarmMaxFactor: 2.0, TempTTL: 61}
 
 // Owner is who the items belong to: the root package.
 type Owner interface {
@@ -37,7 +40,8 @@ type Owner interface {
 type Order struct {
 	store    *mmapslab.Store
 	owner    Owner
-	settings Settings
+	settings atomic.Pointer[Settings] // replaced as a whole
+	sizes    []atomic.Int32           // items in lists by size, see CountSizes; nil: not counted
 	classes  [mmapslab.ClassIDs]classOrder
 }
 
@@ -60,7 +64,68 @@ type Moves struct{ ToCold, ToWarm, WithinLRU uint64 }
 
 // New returns an empty order.
 func New(store *mmapslab.Store, owner Owner, settings Settings) *Order {
-	return &Order{store: store, owner: owner, settings: settings}
+	o := &Order{store: store, owner: owner}
+	o.Tune(settings)
+	return o
+}
+
+// Tune changes the settings. What is in lists moves as the maintainer comes by.
+func (o *Order) Tune(settings Settings) { o.settings.Store(&settings) }
+
+// Settings returns the settings of now.
+func (o *Order) Settings() Settings { return *o.settings.Load() }
+
+// Entry returns the segment that a new item enters. An exptime that is over is as far away as can be, which is memcached's unsigned arithmetic.
+func (o *Order) Entry(m mmapslab.Meta, now uint32) int {
+	switch s := o.settings.Load(); {
+	case s.Temp && m.Exptime()-now <= s.TempTTL:
+		return Temp
+	case s.Flat:
+		return Cold
+	}
+	return Hot
+}
+
+// sizeUnit is the width of a row of `stats sizes` in bytes.
+const sizeUnit = 32
+
+// CountSizes begins to count the items in lists by size, those that are in one already included; before anybody else uses the order.
+func (o *Order) CountSizes(maxItem int) {
+	o.sizes = make([]atomic.Int32, maxItem/sizeUnit+2)
+	o.countLists()
+}
+
+func (o *Order) countLists() {
+	if o.sizes == nil {
+		return
+	}
+	for class := range o.classes {
+		for segment := range segments {
+			o.Walk(class, segment, func(id, _ uint32) bool {
+				it, ok := o.store.Item(o.store.ItemRef(id))
+				if ok {
+					o.countSize(it.Size(), 1)
+				}
+				return ok
+			})
+		}
+	}
+}
+
+func (o *Order) countSize(size int, by int32) {
+	if o.sizes != nil {
+		o.sizes[min((size+sizeUnit-1)/sizeUnit, len(o.sizes)-1)].Add(by)
+	}
+}
+
+// Sizes calls row for each size, rounded up to a multiple of 32 bytes, that items have; counted is false when CountSizes was not called.
+func (o *Order) Sizes(row func(size, items int)) (counted bool) {
+	for i := range o.sizes {
+		if n := o.sizes[i].Load(); n > 0 {
+			row(i*sizeUnit, int(n))
+		}
+	}
+	return o.sizes != nil
 }
 
 // Link puts an item that is in no list at the head of a segment. The item must be protected: its owner links it before it publishes it,
@@ -70,6 +135,7 @@ func (o *Order) Link(ref mmapslab.Ref, segment, size int) {
 	c.mu.Lock()
 	o.pushLocked(c, ref, segment, uint64(size), nil)
 	c.mu.Unlock()
+	o.countSize(size, 1)
 }
 
 // Unlink takes an item out of its list; false when it is in none. Whoever won the removal of its index word calls it, once.
@@ -81,6 +147,7 @@ func (o *Order) Unlink(ref mmapslab.Ref, size int) bool {
 		return false
 	}
 	o.pullLocked(c, ref, uint64(size))
+	o.countSize(size, -1)
 	return true
 }
 
@@ -150,6 +217,42 @@ func (o *Order) Tail(class, segment int, dst []mmapslab.Ref) []mmapslab.Ref {
 	return dst
 }
 
+// Head appends to dst up to most items from the head of a segment, the newest first; otherwise as Tail.
+func (o *Order) Head(class, segment, most int, dst []mmapslab.Ref) []mmapslab.Ref {
+	c := &o.classes[class]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := c.lists[segment].head; id != 0 && most > 0; id = o.store.Link(id).Next {
+		dst = append(dst, o.store.ItemRef(id))
+		most--
+	}
+	return dst
+}
+
+// Hit marks a fetched item, by the settings as the function Hit or HitFlat does.
+func (o *Order) Hit(w *atomic.Uint64, m mmapslab.Meta, now uint32) (note bool) {
+	if o.settings.Load().Flat {
+		return HitFlat(w, m, now)
+	}
+	return Hit(w, m, now)
+}
+
+// flatInterval is how many seconds an item of a flat LRU stays where it is, however often it is fetched; memcached's ITEM_UPDATE_INTERVAL.
+const flatInterval = 60
+
+// HitFlat marks a fetched item of a flat LRU. It returns true when the item has not moved for a minute: the caller notes it for Bump. The time is set
+// here, so that there is one note and not one a hit; a note that gets lost costs the item its move until the next minute.
+func HitFlat(w *atomic.Uint64, m mmapslab.Meta, now uint32) (note bool) {
+	next := m | mmapslab.Fetched
+	if m.Age(now) > flatInterval {
+		return w.CompareAndSwap(uint64(m), uint64(next.WithTime(now)))
+	}
+	if next != m {
+		w.CompareAndSwap(uint64(m), uint64(next))
+	}
+	return false
+}
+
 // Hit marks a fetched item as memcached does (do_item_bump): the first fetch sets FETCHED; the second sets ACTIVE and, outside COLD, the time;
 // further ones do nothing. It returns true when the item is in COLD and has just become active: the caller notes it for Bump.
 func Hit(w *atomic.Uint64, m mmapslab.Meta, now uint32) (note bool) {
@@ -171,7 +274,7 @@ func (o *Order) Forget(ref mmapslab.Ref) {
 	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m &^ mmapslab.Active })
 }
 
-// Bump moves a noted item from COLD to the head of WARM (do_item_update). The note may be old: if the chunk holds something else by now
+// Bump moves a noted item from COLD to the head of WARM, or, in a flat LRU, to the head of its list (do_item_update). The note may be old: if the chunk holds something else by now
 // that is linked, active and in COLD of the same class, that is moved, which is no harm.
 func (o *Order) Bump(ref mmapslab.Ref, now uint32) {
 	class := o.store.ListClass(ref)
@@ -183,7 +286,14 @@ func (o *Order) Bump(ref mmapslab.Ref, now uint32) {
 	defer c.mu.Unlock()
 	m := mmapslab.Meta(o.store.Meta(ref).Load())
 	apart := ref&mmapslab.Chained != 0
-	if m&mmapslab.Linked == 0 || m&mmapslab.Active == 0 || m.Segment() != Cold || (m&mmapslab.ListedApart != 0) != apart {
+	if m&mmapslab.Linked == 0 || (m&mmapslab.ListedApart != 0) != apart || !o.store.Swept(ref) {
+		return
+	}
+	if o.settings.Load().Flat {
+		o.moveLocked(c, ref, m.Segment(), nil)
+		return
+	}
+	if m&mmapslab.Active == 0 || m.Segment() != Cold {
 		return
 	}
 	o.moveLocked(c, ref, Warm, func(m mmapslab.Meta) mmapslab.Meta { return (m &^ mmapslab.Active).WithTime(now) })
@@ -209,6 +319,7 @@ func (o *Order) moveLocked(c *classOrder, ref mmapslab.Ref, segment int, change 
 // (lru_pull_tail). It returns whether it did anything. total is the bytes of HOT, WARM and COLD.
 func (o *Order) pullTail(class, segment int, total uint64, maxAge, now uint32) (did bool) {
 	const tries = 5
+	settings := o.settings.Load()
 	var dead [tries]mmapslab.Ref
 	reap, gone := dead[:0], uint64(0) // gone: bytes of those
 	c := &o.classes[class]
@@ -229,9 +340,9 @@ func (o *Order) pullTail(class, segment int, total uint64, maxAge, now uint32) (
 		inactive := func(m mmapslab.Meta) mmapslab.Meta { return m &^ mmapslab.Active }
 		switch segment {
 		case Hot, Warm:
-			limit := total * uint64(o.settings.HotPct) / 100
+			limit := total * uint64(settings.HotPct) / 100
 			if segment == Warm {
-				limit = total * uint64(o.settings.WarmPct) / 100
+				limit = total * uint64(settings.WarmPct) / 100
 			}
 			switch {
 			case active:
@@ -266,7 +377,14 @@ func (o *Order) pullTail(class, segment int, total uint64, maxAge, now uint32) (
 // rounds moved something. The caller is in a read-side section, which Juggle keeps for all of them.
 func (o *Order) Juggle(class int, now uint32) (rounds int) {
 	const most = 500
+	settings := o.settings.Load()
 	c := &o.classes[class]
+	temp := 0
+	if settings.Temp {
+		for temp < most && o.pullTail(class, Temp, 0, 0, now) {
+			temp++
+		}
+	}
 	c.mu.Lock()
 	var total, coldAge uint64
 	for _, segment := range []int{Hot, Warm, Cold} {
@@ -278,16 +396,24 @@ func (o *Order) Juggle(class int, now uint32) (rounds int) {
 	empty := total == 0
 	c.mu.Unlock()
 	if empty {
-		return 0
+		return temp
 	}
-	hotAge, warmAge := uint32(float64(coldAge)*o.settings.HotMaxFactor), uint32(float64(coldAge)*o.settings.WarmMaxFactor)
+	hotAge, warmAge := maxAge(coldAge, settings.HotMaxFactor), maxAge(coldAge, settings.WarmMaxFactor)
+	if settings.Flat { // HOT and WARM drain into COLD
+		total, hotAge, warmAge = 0, 0, 0
+	}
 	for ; rounds < most; rounds++ {
 		did := o.pullTail(class, Hot, total, hotAge, now) || o.pullTail(class, Warm, total, warmAge, now)
-		if !o.pullTail(class, Cold, total, 0, now) && !did {
+		if (settings.Flat || !o.pullTail(class, Cold, total, 0, now)) && !did {
 			break
 		}
 	}
-	return rounds
+	return temp + rounds
+}
+
+// maxAge is the age from which an item counts as idle. Factors may be anything an operator types.
+func maxAge(coldAge uint64, factor float64) uint32 {
+	return uint32(min(float64(coldAge)*factor, 1<<31))
 }
 
 // Cool moves one item from the end of HOT to COLD, or where that is empty of WARM or TEMP, whatever their limits: for an allocation that finds nothing
@@ -349,7 +475,7 @@ func (o *Order) Save(cp *mmapslab.Checkpoint) {
 	}
 }
 
-// Load takes the lists of a checkpoint up. The links themselves are in the file.
+// Load takes the lists of a checkpoint up. The links themselves are in the file. It takes time with the number of items only when sizes are counted.
 func (o *Order) Load(cp *mmapslab.Checkpoint) {
 	for class := range o.classes {
 		for segment := range segments {
@@ -357,6 +483,7 @@ func (o *Order) Load(cp *mmapslab.Checkpoint) {
 			o.classes[class].lists[segment] = list{r.Head, r.Tail, r.Count, r.Bytes}
 		}
 	}
+	o.countLists()
 }
 
 // Relink puts an item at the head of the segment that its Meta names, whatever its Linked bit says, for rebuilding the lists at start-up.
@@ -366,8 +493,9 @@ func (o *Order) Relink(ref mmapslab.Ref, size int) {
 	defer c.mu.Unlock()
 	m := mmapslab.Meta(o.store.Meta(ref).Load())
 	o.pushLocked(c, ref, m.Segment(), uint64(size), func(m mmapslab.Meta) mmapslab.Meta {
-		return m &^ (mmapslab.Copying | mmapslab.Linked | mmapslab.ListedApart)
+		return m &^ (mmapslab.Linked | mmapslab.ListedApart)
 	})
+	o.countSize(size, 1)
 }
 
 // Walk visits the items of one list from the head, for checking: a quiet order only. It stops when visit returns false.

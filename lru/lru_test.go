@@ -232,7 +232,7 @@ func TestSaveAndLoadKeepTheLists(t *testing.T) {
 	f.wantList(t, 1, lru.Hot)
 }
 
-func TestRelinkGoesBySegmentAndForgetsTheRest(t *testing.T) {
+func TestRelinkGoesBySegmentAndKeepsTheRest(t *testing.T) {
 	f := newFixture(t, lru.Defaults)
 	ref, chained := f.put(1, lru.Warm, 0), f.write(1, 400, true, 0)
 	f.Link(chained, lru.Cold, f.sizes[chained])
@@ -242,7 +242,7 @@ func TestRelinkGoesBySegmentAndForgetsTheRest(t *testing.T) {
 	f.Relink(chained, f.sizes[chained])
 	f.wantList(t, 1, lru.Warm, ref)
 	f.wantList(t, 2, lru.Cold, chained)
-	if m := f.meta(ref); m&mmapslab.Copying != 0 || m&mmapslab.Fetched == 0 {
+	if m := f.meta(ref); m&mmapslab.Copying == 0 || m&mmapslab.Fetched == 0 { // both may be somebody's who works already
 		t.Errorf("meta %#x", uint64(m))
 	}
 }

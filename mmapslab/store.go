@@ -46,6 +46,9 @@ type Store struct {
 	// classOf[page] is the class id of an assigned page, else 0.
 	classOf []atomic.Uint32
 
+	// unswept[page] is true while a sweep has not come to the page: see restore.Sweeper.
+	unswept []atomic.Bool
+
 	pageMu   sync.Mutex
 	limit    int      // pages that may be assigned
 	assigned int      // pages that are
@@ -209,6 +212,7 @@ func (s *Store) prepare(cfg Config) error {
 		return fmt.Errorf("mmapslab: memory limit of %d pages, the file has room for %d", cfg.Pages, s.layout.Room)
 	}
 	s.classOf = make([]atomic.Uint32, s.layout.Room+1)
+	s.unswept = make([]atomic.Bool, s.layout.Room+1)
 	return nil
 }
 
@@ -543,6 +547,7 @@ func (s *Store) DropPage(page uint32) error {
 	_, _, generation, _ := unpackDescriptor(s.descriptor(page).Load())
 	s.descriptor(page).Store(packDescriptor(pageFree, 0, generation))
 	fault.Point("mmapslab.page.freed")
+	s.SetSwept(page, true)
 	if id := s.classOf[page].Swap(0); id != 0 {
 		s.classes[id].pages--
 		s.assigned--
@@ -550,6 +555,15 @@ func (s *Store) DropPage(page uint32) error {
 	s.pool = append(s.pool, page)
 	return s.Discard(s.layout.pagesOffset(page), PageSize)
 }
+
+// SetSwept says whether the free chunks and lists of a page are in order, which they are but for the time of a sweep after a kill.
+func (s *Store) SetSwept(page uint32, swept bool) { s.unswept[page].Store(!swept) }
+
+// PageSwept tells what SetSwept said of a page.
+func (s *Store) PageSwept(page uint32) bool { return !s.unswept[page].Load() }
+
+// Swept tells what SetSwept said of the page that ref lies in.
+func (s *Store) Swept(ref Ref) bool { return s.PageSwept(s.PageOf(ref)) }
 
 // FormerPage returns a page of a class that is not in the table any more, 0 when there is none from page on.
 func (s *Store) FormerPage(from uint32) uint32 {
@@ -596,10 +610,12 @@ func (s *Store) ReleasePage(page uint32) bool {
 	return true
 }
 
-// RebuildFree makes the free list of a page from scratch: every slot for which used says false. It is for start-up; the class's free list must have been
-// empty before its first page.
+// RebuildFree makes the free list of a page from scratch: every slot for which used says false. The class's free list must not hold any of its
+// chunks yet.
 func (s *Store) RebuildFree(page uint32, used func(slot uint32) bool) {
 	c := &s.classes[s.classOf[page].Load()]
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for slot := c.perPage; slot > 0; slot-- {
 		if used(slot - 1) {
 			continue

@@ -9,7 +9,8 @@
 //
 // Parse consumes whole command lines only, never a data block: after a storage command its Size bytes and a CRLF follow in the input.
 //
-// Nothing is copied and nothing is allocated. The slices in a Request alias the input and live as long as the bytes that were consumed.
+// Nothing is allocated, and nothing copied but keys in base64, which are decoded into the Request. All other slices in a Request alias the input and
+// live as long as the bytes that were consumed.
 //
 // A request does not depend on how its bytes arrive: Parse consumes nothing and asks for more until the line is whole. The one exception
 // is memcached's own: a line longer than MaxLine is served if its end is in the buffer when it is first looked at, and closes the
@@ -23,4 +24,9 @@
 // Words are separated by single spaces, runs of spaces count as one, and the command stands in column 0. All other bytes, tabs and NULs
 // and those from 0x80 on, are ordinary. The line ends in \n, with or without \r before it. From the word maxWords on nothing is seen,
 // so a noreply behind it has no effect; the keys of a get are not bounded by this.
+//
+// # The packet
+//
+// The binary protocol has a parser of its own, ParseBinary, with the same promises: it takes header, extras and key, a value of Size bytes follows,
+// and a packet that cannot be served says what to do about it. Which of the two protocols a connection speaks is the caller's to find out.
 package netproto

@@ -39,7 +39,14 @@ func parseStream(t *testing.T, stream []byte, step int) (all []parsed) {
 		if !r.Verb.Stores() {
 			block = r.Swallow
 		}
-		p := parsed{what: show(&r), lineLen: n, hangsUp: r.Verb == netproto.VerbBad && r.Close}
+		what := show(&r)
+		if r.Verb >= netproto.VerbMetaGet {
+			if r.Verb == netproto.VerbMetaNoop {
+				r.Key, r.KeyToken, r.MetaFlags = nil, nil, nil // stale
+			}
+			what = showMeta(&r)
+		}
+		p := parsed{what: what, lineLen: n, hangsUp: r.Verb == netproto.VerbBad && r.Close}
 		at += n
 		if rest := int64(len(stream) - at); block > rest {
 			p.blockAhead = int(block - rest)
@@ -69,6 +76,22 @@ func checkAliases(t *testing.T, r *netproto.Request, line []byte) {
 		if len(slices) == 0 {
 			t.Fatalf("%q: a get without keys", line)
 		}
+	case r.Verb == netproto.VerbAdmin:
+		return // it keeps no words
+	case r.Verb == netproto.VerbMetaNoop:
+	case netproto.VerbMetaGet <= r.Verb && r.Verb <= netproto.VerbMetaDebug:
+		if len(r.Key) == 0 || len(r.Key) > netproto.MaxKey {
+			t.Fatalf("%q: a key of %d bytes", line, len(r.Key))
+		}
+		slices = [][]byte{r.KeyToken}
+		if !r.KeyBinary {
+			slices = append(slices, r.Key)
+		}
+		for _, f := range r.MetaFlags {
+			if len(f.Token) > 0 {
+				slices = append(slices, f.Token)
+			}
+		}
 	case r.Verb == netproto.VerbStats || r.Verb == netproto.VerbShutdown:
 		slices = r.Args
 	case r.Verb.Stores() || r.Verb <= netproto.VerbTouch:
@@ -96,7 +119,13 @@ func FuzzParse(f *testing.F) {
 		"flush_all 3 noreply\r\nversion\r\nverbosity 1\r\nstats items\r\nshutdown\r\nquit\r\nget a\r\n", "set k x 0 3\r\nabc\r\nget a\r\n",
 		"set " + key251 + " 0 0 3\r\nabc\r\nget " + key251 + "\r\n", "GET / HTTP/1.1\r\n", "\r\n\n \n  \r\nmn\n", "set k -18446744073709551615 \t+1\tx 1\r\na\r\n",
 		"get " + strings.Repeat("k ", 1100) + "\r\n", "delete " + strings.Repeat("k ", 1100) + "\r\n", strings.Repeat("x", 2100), "set k 0 0 2147483645\r\nabc",
+		"mg k s t c f k v O7 q\r\nmg YQ== b k\r\nmn\r\nme YQ== b\r\n", "ms k 3 T5 F9 C5 I E7 MA N4 O1 c\r\nabc\r\nmg k\r\n", "ms k 3 v v\r\nabc\r\nms k -1 v v\r\n",
+		"md k I T5 x q\r\nma k D5 J6 N7 MD v\r\nma k -\r\nma k M\r\n", "ms k 3 b\r\nabc\r\nms " + key251 + " 3\r\nabc\r\n", "mg k b N0 T0 R0 l O P L k s t c f v h u q x I\r\n",
 	} {
+		f.Add([]byte(seed), 7)
+	}
+	for _, seed := range []string{"slabs reassign 1 2\r\nslabs automove ratio 0.5 noreply\r\nslabs automove window 4\r\n", "lru tune 10 20 0.1 2\r\nlru mode flat\r\nlru temp_ttl -1\r\n",
+		"lru_crawler crawl 1,2,,63\r\nlru_crawler metadump all\r\nlru_crawler sleep 5\r\nlru_crawler enable\r\n", "cache_memlimit 64\r\nwatch\r\nrefresh_certs noreply\r\n"} {
 		f.Add([]byte(seed), 7)
 	}
 	f.Fuzz(func(t *testing.T, stream []byte, step int) {
@@ -138,6 +167,8 @@ func FuzzNoreply(f *testing.F) {
 			fmt.Sprintf("prepend %s %s %s %s", key, flags, exptime, size), fmt.Sprintf("cas %s %s %s %s %s", key, flags, exptime, size, number),
 			"delete " + key, fmt.Sprintf("incr %s %s", key, number), fmt.Sprintf("decr %s %s", key, number), fmt.Sprintf("touch %s %s", key, exptime),
 			"flush_all", "flush_all " + exptime, "verbosity " + number, "stats " + key, "shutdown " + key,
+			"slabs automove " + size, "slabs reassign " + exptime + " " + number, "lru tune " + exptime + " " + size + " 1 2", "lru temp_ttl " + exptime,
+			"lru_crawler sleep " + size, "lru_crawler metadump " + key, "cache_memlimit " + number, "watch " + key,
 		} {
 			var loud, quiet netproto.Request
 			netproto.Parse([]byte(line+"\r\n"), &loud)

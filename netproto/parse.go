@@ -47,12 +47,19 @@ const (
 	VerbVerbosity
 	VerbStats
 	VerbShutdown
+	VerbMetaGet
+	VerbMetaSet
+	VerbMetaDelete
+	VerbMetaArith
+	VerbMetaNoop
+	VerbMetaDebug
+	VerbAdmin
 )
 
 // Stores tells whether a data block follows the line.
-func (v Verb) Stores() bool { return VerbSet <= v && v <= VerbCas }
+func (v Verb) Stores() bool { return VerbSet <= v && v <= VerbCas || v == VerbMetaSet }
 
-// Request is one parsed line. Parse sets the scalars that the verb has no use for to zero; Key, Keys and Args are then stale.
+// Request is one parsed line. Parse sets the scalars that the verb has no use for to zero; Key, Keys, Args and the slices of MetaRequest are then stale.
 type Request struct {
 	Verb    Verb
 	Noreply bool
@@ -68,6 +75,10 @@ type Request struct {
 	Args    [][]byte // stats, shutdown: the words after the command, without a noreply at the end
 	Reply   string   // VerbBad: the whole line to answer, or ""
 	Swallow int64    // VerbBad: bytes of a data block, CRLF included, to drop before Reply is sent
+
+	MetaRequest // meta commands; their q is Noreply, and F, T, C and D are Flags, Exptime, CAS and Delta
+
+	Admin Admin // VerbAdmin: slabs, lru, lru_crawler, cache_memlimit, watch, refresh_certs
 
 	args [maxWords - 1][]byte // Args lies in it
 }
@@ -144,6 +155,30 @@ func Parse(buf []byte, req *Request) (n int) {
 		req.stats(args)
 	case "shutdown":
 		req.shutdown(args)
+	case "slabs":
+		req.slabs(args)
+	case "lru":
+		req.lru(args)
+	case "lru_crawler":
+		req.lruCrawler(args)
+	case "cache_memlimit":
+		req.cacheMemlimit(args)
+	case "watch":
+		req.plain(AdminWatch, args)
+	case "refresh_certs":
+		req.plain(AdminRefreshCerts, args)
+	case "mg":
+		req.meta(VerbMetaGet, args)
+	case "ms":
+		req.meta(VerbMetaSet, args)
+	case "md":
+		req.meta(VerbMetaDelete, args)
+	case "ma":
+		req.meta(VerbMetaArith, args)
+	case "mn":
+		req.Verb = VerbMetaNoop
+	case "me":
+		req.metaDebug(args)
 	case "version":
 		req.Verb = VerbVersion
 	case "quit":
@@ -158,4 +193,5 @@ func (r *Request) reset() {
 	r.Verb, r.Noreply, r.Close = VerbBad, false, false
 	r.Flags, r.Exptime, r.Size, r.CAS, r.Delta, r.Level = 0, 0, 0, 0, 0, 0
 	r.Reply, r.Swallow = "", 0
+	r.MetaRequest.reset()
 }

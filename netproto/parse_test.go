@@ -18,6 +18,8 @@ func show(r *netproto.Request) string {
 		fmt.Fprintf(&b, " reply=%q swallow=%d close=%t", r.Reply, r.Swallow, r.Close)
 	case v <= netproto.VerbGats:
 		fmt.Fprintf(&b, " exptime=%d keys=%q", r.Exptime, keys(r))
+	case v == netproto.VerbAdmin:
+		fmt.Fprintf(&b, " %+v", r.Admin)
 	case v == netproto.VerbStats || v == netproto.VerbShutdown:
 		fmt.Fprintf(&b, " args=%q", r.Args)
 	case v == netproto.VerbFlushAll || v == netproto.VerbVersion || v == netproto.VerbQuit || v == netproto.VerbVerbosity:
@@ -173,8 +175,8 @@ func TestAnswersBadLines(t *testing.T) {
 		{"ab", netproto.Error, 0}, {"abc\n", netproto.Error, 0}, {"    ", netproto.Error, 0}, {"foo noreply", netproto.Error, 0},
 		{" get x", netproto.Error, 0}, {"GET k", netproto.Error, 0}, {"get\tk", netproto.Error, 0}, {"quitx", netproto.Error, 0},
 		{"foo http/1.1", netproto.Error, 0}, {"foo HTTP/1.1 x", netproto.Error, 0}, {"foo " + words(2, 23) + " HTTP/1.1", netproto.Error, 0},
-		{"mn", netproto.Error, 0}, {"mg k v", netproto.Error, 0}, {"slabs automove 1", netproto.Error, 0}, {"watch", netproto.Error, 0},
-		{"lru tune", netproto.Error, 0}, {"lru_crawler enable", netproto.Error, 0}, {"cache_memlimit 64", netproto.Error, 0},
+
+		{"lru tune", netproto.Error, 0}, {"lru_crawler", netproto.Error, 0}, {"cache_memlimit", netproto.Error, 0},
 		{"bget k", netproto.Error, 0},
 
 		{"get", format, 0}, {"get ", format, 0}, {"gets   ", format, 0}, {"get " + key251, format, 0}, {"get a " + key251 + " b", format, 0},
@@ -367,7 +369,7 @@ func TestDoesNotAllocate(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		dst = netproto.AppendValueHeaderCAS(dst[:0], in5, 1<<32-1, 1<<20, 1<<64-1)
 		dst = netproto.AppendNumber(dst, 1<<64-1)
-		dst = netproto.AppendStatUint(dst, "curr_items", 1<<64-1)
+		dst = netproto.AppendStat(dst, "curr_items", []byte("18446744073709551615"))
 	}); n != 0 {
 		t.Errorf("replies: %v allocations", n)
 	}
@@ -412,10 +414,7 @@ func TestWritesReplies(t *testing.T) {
 		{netproto.AppendValueHeaderCAS(nil, in5, 7, 12, 1<<64-1), "VALUE key:5 7 12 18446744073709551615\r\n"},
 		{netproto.AppendNumber(nil, 1<<64-1), "18446744073709551615\r\n"},
 		{netproto.AppendVersion(nil, "1.6.42"), "VERSION 1.6.42\r\n"},
-		{netproto.AppendStat(nil, "pid", "5"), "STAT pid 5\r\n"},
-		{netproto.AppendStatUint(nil, "bytes", 1<<64-1), "STAT bytes 18446744073709551615\r\n"},
-		{netproto.AppendStatInt(nil, "oldest", -1), "STAT oldest -1\r\n"},
-		{netproto.AppendStatFloat(nil, "growth_factor", 1.25, 2), "STAT growth_factor 1.25\r\n"},
+		{netproto.AppendStat(nil, "pid", []byte("5")), "STAT pid 5\r\n"},
 		{netproto.AppendPrefix(nil, "user", 1, 2, 3, 4), "PREFIX user get 1 hit 2 set 3 del 4\r\n"},
 	} {
 		if string(test.got) != test.want {

@@ -32,13 +32,18 @@ const (
 	CachedumpOff        = "CLIENT_ERROR stats cachedump not allowed\r\n"
 	IllegalSlabID       = "CLIENT_ERROR Illegal slab id\r\n"
 
+	Unauthenticated    = "CLIENT_ERROR unauthenticated\r\n" // before authentication: anything but a set
+	AuthFailure        = "CLIENT_ERROR authentication failure\r\n"
+	AuthTokenTooLong   = "CLIENT_ERROR auth token too long\r\n"
+	BadAuthToken       = "CLIENT_ERROR bad authentication token format\r\n"
+	BadAuthTermination = "CLIENT_ERROR bad command line termination\r\n"
+
 	TooLarge           = "SERVER_ERROR object too large for cache\r\n"
 	NoMemoryStoring    = "SERVER_ERROR out of memory storing object\r\n"       // no room for the item's first chunk
 	NoMemoryReading    = "SERVER_ERROR Out of memory during read\r\n"          // no room for a later chunk
 	NoMemory           = "SERVER_ERROR out of memory\r\n"                      // incr, decr
 	NoMemoryWriting    = "SERVER_ERROR out of memory writing get response\r\n" // a get
 	ShutdownNotEnabled = "SERVER_ERROR: shutdown not enabled\r\n"              // the colon is memcached's
-	SizesDisabled      = "STAT sizes_status disabled\r\n"                      // stats sizes, before End
 )
 
 // AppendValueHeader appends the line before a value of get and gat. The value and CRLF follow.
@@ -76,33 +81,10 @@ func AppendVersion(dst []byte, version string) []byte {
 }
 
 // AppendStat appends a line of stats.
-func AppendStat(dst []byte, name, value string) []byte {
-	dst = append(appendStatName(dst, name), value...)
+func AppendStat(dst []byte, name string, value []byte) []byte {
+	dst = append(append(dst, "STAT "...), name...)
+	dst = append(append(dst, ' '), value...)
 	return append(dst, CRLF...)
-}
-
-// AppendStatUint appends a line of stats that is a count.
-func AppendStatUint(dst []byte, name string, value uint64) []byte {
-	dst = strconv.AppendUint(appendStatName(dst, name), value, 10)
-	return append(dst, CRLF...)
-}
-
-// AppendStatInt appends a line of stats that may be negative.
-func AppendStatInt(dst []byte, name string, value int64) []byte {
-	dst = strconv.AppendInt(appendStatName(dst, name), value, 10)
-	return append(dst, CRLF...)
-}
-
-// AppendStatFloat appends a line of stats with so many decimals.
-func AppendStatFloat(dst []byte, name string, value float64, decimals int) []byte {
-	dst = strconv.AppendFloat(appendStatName(dst, name), value, 'f', decimals, 64)
-	return append(dst, CRLF...)
-}
-
-func appendStatName(dst []byte, name string) []byte {
-	dst = append(dst, "STAT "...)
-	dst = append(dst, name...)
-	return append(dst, ' ')
 }
 
 // AppendPrefix appends a line of stats detail dump.

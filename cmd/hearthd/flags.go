@@ -49,9 +49,12 @@ type settings struct {
 	protocol               string // "" until -B is given
 	sasl, tls              bool
 	authFile               string
+	saslDB                 string
+	authGiven              bool // an empty name too: who asked for it must not get a server that is open to all
 	napiIDs                int
 	hotPct, warmPct        int
 	tempLRU, lruMaintainer bool
+	tuning                 server.Tuning
 	missing                []string // flags that this build cannot do, as they were asked for
 }
 
@@ -62,6 +65,8 @@ func parse(argv []string, getenv func(string) string) (*config, error) {
 		conns: 1024, threads: 4, hotPct: 20, warmPct: 40, lruMaintainer: true,
 	}
 	s.cache.MinSpace, s.cache.GrowthFactor = 48, 1.25
+	s.tuning = server.DefaultTuning
+	s.saslDB = getenv("MEMCACHED_SASL_PWDB")
 	flags := s.flags()
 	// The exit a flag asked for. It is kept here since the flag package wraps what Set returns in a message of its own.
 	var stop *exit
@@ -138,7 +143,7 @@ func (s *settings) flags() []cli.Flag {
 		opt('Z', "enable-ssl", nothing, "", "enable TLS/SSL (not in this build)", "", on(&s.tls)),
 		opt('p', "port", oneValue, "num", "TCP port to listen on, -1 for any free one, 0 for none", "11211", number(&s.port, &s.portGiven)),
 		opt('s', "unix-socket", oneValue, "file", "UNIX socket to listen on (disables network support)", "", word(&s.server.UnixSocket)),
-		opt('U', "udp-port", oneValue, "num", "UDP port to listen on (not in this build)", "0, off", number(&s.udpPort, &s.udpGiven)),
+		opt('U', "udp-port", oneValue, "num", "UDP port to listen on, -1 for any free one", "0, off", number(&s.udpPort, &s.udpGiven)),
 		opt('m', "memory-limit", oneValue, "num", "item memory in megabytes", "64", func(v string) error {
 			s.memory = int64(atoi(v)) * mib
 			return nil
@@ -202,7 +207,7 @@ func (s *settings) flags() []cli.Flag {
 			}
 			return nil
 		}),
-		opt('B', "protocol", oneValue, "name", "protocol - one of ascii, binary (not in this build), or auto", "auto", func(v string) error {
+		opt('B', "protocol", oneValue, "name", "protocol - one of ascii, binary, or auto", "auto", func(v string) error {
 			if s.protocol = v; !slices.Contains([]string{"auto", "binary", "ascii"}, v) {
 				return fail(exUsage, "Invalid value for binding protocol: %s\n -- should be one of auto, binary, or ascii", v)
 			}
@@ -218,11 +223,14 @@ func (s *settings) flags() []cli.Flag {
 			s.itemMax = int(n)
 			return nil
 		}),
-		opt('S', "enable-sasl", nothing, "", "turn on Sasl authentication (not in this build)", "", on(&s.sasl)),
+		opt('S', "enable-sasl", nothing, "", "turn on Sasl authentication: PLAIN, with the users of the\nfile that MEMCACHED_SASL_PWDB names, a line user:password each", "", on(&s.sasl)),
 		opt('F', "disable-flush-all", nothing, "", "disable flush_all command", "", on(&s.server.DisableFlushAll)),
 		opt('X', "disable-dumping", nothing, "", "disable stats cachedump and stats detail", "", on(&s.server.DisableDumping)),
 		opt('W', "disable-watch", nothing, "", "disable watch commands (not in this build)", "", absent("-W (--disable-watch)")),
-		opt('Y', "auth-file", oneValue, "file", "enable ASCII protocol authentication (not in this build)", "", word(&s.authFile)),
+		opt('Y', "auth-file", oneValue, "file", "enable ASCII protocol authentication with the users in <file>,\na line user:password each, up to 8; SIGHUP reads it again", "", func(v string) error {
+			s.authFile, s.authGiven = v, true
+			return nil
+		}),
 		opt('e', "memory-file", oneValue, "file", "keep the cache in a file: it is still there after a restart,\na crash or a kill. Best on a ram disk such as /dev/shm", "", word(&s.cache.Path)),
 		opt('o', "extended", oneValue, "list", "comma separated list of extended options, see below", "", s.suboptions),
 		opt('N', "napi-ids", oneValue, "num", "number of napi ids (not in this build)", "", positive(&s.napiIDs, "Maximum number of NAPI IDs")),
@@ -272,17 +280,20 @@ func (s *settings) finish() error {
 	if s.sasl && s.udpPort != 0 {
 		return fail(exUsage, "ERROR: Cannot enable UDP while using binary SASL authentication.")
 	}
-	if s.authFile != "" && s.protocol != "" && s.protocol != "ascii" {
+	if s.authGiven && s.sasl || s.authGiven && s.protocol != "" && s.protocol != "ascii" {
 		return fail(exUsage, "ERROR: You cannot allow the BINARY protocol while using ascii authentication tokens.")
 	}
 	if s.udpPort != 0 && !s.portGiven {
 		s.port = s.udpPort
 	}
-	if s.authFile != "" && s.udpPort != 0 {
+	if s.authGiven && s.udpPort != 0 {
 		return fail(exUsage, "Cannot use UDP with ascii authentication enabled (-U 0 to disable)")
 	}
 	if s.port > math.MaxUint16 || s.port < -1 {
 		return fail(exUsage, "ERROR: Invalid port number %d.", s.port)
+	}
+	if s.udpPort > math.MaxUint16 || s.udpPort < -1 { // memcached cuts it to 16 bits
+		return fail(exUsage, "ERROR: Invalid port number %d.", s.udpPort)
 	}
 	return s.finishOptions()
 }
@@ -293,8 +304,8 @@ func (s *settings) finishOptions() error {
 		asked bool
 		flag  string
 	}{
-		{s.tls, "-Z (--enable-ssl)"}, {s.sasl, "-S (--enable-sasl)"}, {s.authFile != "", "-Y (--auth-file)"},
-		{s.udpPort != 0, "-U (--udp-port)"}, {s.napiIDs != 0, "-N (--napi-ids)"}, {s.protocol == "binary", "-B binary"},
+		{s.tls, "-Z (--enable-ssl)"},
+		{s.napiIDs != 0, "-N (--napi-ids)"},
 	} {
 		if f.asked {
 			s.missing = append(s.missing, f.flag)
@@ -314,6 +325,21 @@ func (s *settings) finishOptions() error {
 	}
 	s.server.Threads, s.server.MaxConns, s.server.Verbosity = s.threads, s.conns, s.verbosity
 	s.server.HearthVersion = version
+	s.cache.LRU.HotPct, s.cache.LRU.WarmPct, s.cache.LRU.Flat = s.hotPct, s.warmPct, !s.lruMaintainer
+	s.server.NoLRUMaintainer, s.server.Tuning = !s.lruMaintainer, &s.tuning
+	s.server.UDPPort = s.udpPort
+	if s.sasl {
+		s.server.SASL = server.NewPasswordDB(s.saslDB)
+	}
+	if s.authGiven {
+		s.server.Auth = server.NewAuthFile(s.authFile)
+	}
+	switch s.protocol {
+	case "ascii":
+		s.server.Protocol = server.ProtocolASCII
+	case "binary":
+		s.server.Protocol = server.ProtocolBinary
+	}
 	return nil
 }
 

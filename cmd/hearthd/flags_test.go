@@ -9,6 +9,8 @@ import (
 	"sort"
 	"strings"
 	"testing"
+
+	"hearth/netproto/server"
 )
 
 func parseLine(args ...string) (*config, error) {
@@ -74,7 +76,15 @@ func TestFlagsReachTheOptions(t *testing.T) {
 		{"-d", func(c *config) any { return c.daemon }, true},
 		{"-r", func(c *config) any { return c.coreDumps }, true},
 		{"-k", func(c *config) any { return c.lockMemory }, true},
+		{"-U 11311", func(c *config) any { return [2]int{c.server.UDPPort, c.server.Port} }, [2]int{11311, 11311}},
+		{"-U -1 -p 5", func(c *config) any { return [2]int{c.server.UDPPort, c.server.Port} }, [2]int{-1, 5}},
+		{"-Y /users", func(c *config) any { return c.server.Auth.Path() }, "/users"},
+		{"-o idle_timeout=5", func(c *config) any { return c.server.IdleTimeout }, 5},
 		{"-U 0 -B auto -B ascii", func(c *config) any { return c.server.Port }, 11211},
+		{"", func(c *config) any { return c.server.Protocol }, server.ProtocolAuto},
+		{"-B ascii -B auto", func(c *config) any { return c.server.Protocol }, server.ProtocolAuto},
+		{"-B ascii", func(c *config) any { return c.server.Protocol }, server.ProtocolASCII},
+		{"-B binary", func(c *config) any { return c.server.Protocol }, server.ProtocolBinary},
 	} {
 		cfg, err := parseLine(strings.Fields(c.args)...)
 		if err != nil {
@@ -101,16 +111,9 @@ func TestStartLineOfTheServiceFileIsAccepted(t *testing.T) {
 func TestNamesEachFlagThatThisBuildLacks(t *testing.T) {
 	for args, want := range map[string]string{
 		"-Z":                         "-Z (--enable-ssl)",
-		"-S":                         "-S (--enable-sasl)",
-		"-Y /etc/passwd":             "-Y (--auth-file)",
-		"-U 11211":                   "-U (--udp-port)",
 		"-N 2":                       "-N (--napi-ids)",
 		"-L":                         "-L (--enable-largepages)",
 		"-W":                         "-W (--disable-watch)",
-		"-B binary":                  "-B binary",
-		"-o idle_timeout=5":          "-o idle_timeout",
-		"-o track_sizes":             "-o track_sizes",
-		"-o read_buf_mem_limit=8":    "-o read_buf_mem_limit",
 		"-o sock_cookie_id=8":        "-o sock_cookie_id",
 		"-L -W":                      "-L (--enable-largepages), -W (--disable-watch)",
 		"-l proto[binary]:127.0.0.1": "-l proto[binary]:127.0.0.1: proto[] is",
@@ -121,7 +124,7 @@ func TestNamesEachFlagThatThisBuildLacks(t *testing.T) {
 			t.Errorf("%s: %v, want it refused by the name of %s", args, err, want)
 		}
 	}
-	for _, args := range []string{"-o idle_timeout=0", "-o read_buf_mem_limit=0,sock_cookie_id=0", "-U 0"} {
+	for _, args := range []string{"-o idle_timeout=0", "-o read_buf_mem_limit=0,sock_cookie_id=0", "-o read_buf_mem_limit=8", "-U 0"} {
 		if _, err := parseLine(strings.Fields(args)...); err != nil {
 			t.Errorf("%s asks for nothing, but: %v", args, err)
 		}

@@ -196,7 +196,7 @@ func killLoop(t *testing.T, prof profile, kills int) {
 		}
 	}
 	p := begin()
-	evictions, corrupt := stat(t, p.addr, "evictions"), stat(t, p.addr, "corrupt_items")
+	corrupt := stat(t, p.addr, "corrupt_items")
 	if code := p.stop(t, syscall.SIGTERM); code != 0 {
 		t.Errorf("exit %d\n%s", code, p.stderr)
 	}
@@ -204,13 +204,16 @@ func killLoop(t *testing.T, prof profile, kills int) {
 	if corrupt != "0" {
 		t.Errorf("corrupt_items %s, want 0", corrupt)
 	}
+	if (l.evicted.Load() > 0) != prof.lossy {
+		t.Errorf("%d values evicted: the profile does not put the memory under the pressure it should", l.evicted.Load())
+	}
 	if kinds["cold"] > 1 {
 		t.Errorf("%d cold starts, want one, the first", kinds["cold"])
 	}
 	slices.Sort(restarts)
 	t.Logf("%d kills under load and %d during a start; %d operations, %d acknowledged, %d in flight; %d keys checked: 0 lost, 0 wrong, 0 resurrected; "+
-		"starts %v; %d findings; exec to serving p50 %v, p99 %v; evictions since the last start: %s", kills, early, sent, acked, undecided, checked, kinds, findings,
-		restarts[len(restarts)/2], restarts[len(restarts)*99/100], evictions)
+		"starts %v; %d findings; exec to serving p50 %v, p99 %v; %d values found evicted", kills, early, sent, acked, undecided, checked, kinds, findings,
+		restarts[len(restarts)/2], restarts[len(restarts)*99/100], l.evicted.Load())
 }
 
 // joined is the first few of many errors.

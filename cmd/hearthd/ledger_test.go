@@ -179,7 +179,8 @@ type ledger struct {
 	lossy    bool // the cache is too small for all: a miss is no loss
 	clients  [][]*entry
 	counters []*counter
-	flushing bool // a flush_all was sent and not answered: all keys are gone, or none
+	evicted  atomic.Int64 // keys that verify found gone although their last operation said stored
+	flushing bool         // a flush_all was sent and not answered: all keys are gone, or none
 }
 
 func newLedger(clients, keys, counters int, lossy bool) *ledger {
@@ -230,8 +231,11 @@ func (l *ledger) verify(addr string) (checked int, wrong []error) {
 				}
 				for _, e := range group {
 					undecided := l.flushing && len(e.may) > 1 && e.now() != nil
+					stored := len(e.may) == 1 && e.now() != nil
 					if err := e.readItem(items[e.key], l.lossy); err != nil {
 						report(err)
+					} else if stored && e.now() == nil {
+						l.evicted.Add(1)
 					} else if undecided && e.now() == nil {
 						dropped.Add(1)
 					} else if undecided {

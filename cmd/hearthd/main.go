@@ -39,10 +39,21 @@ func serve(c *config) error {
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	signal.Ignore(unix.SIGPIPE)
-	onHangup(func() { log.Info("SIGHUP: nothing to reload") })
+	onHangup(func() { reload(c, log) })
 
 	if err := prepare(c); err != nil {
 		return err
+	}
+	// As the user who is going to read them again.
+	if c.server.SASL != nil {
+		if err := c.server.SASL.Load(); err != nil {
+			return fail(1, "Error initializing sasl.\nhearthd: MEMCACHED_SASL_PWDB: %v", err)
+		}
+	}
+	if c.server.Auth != nil {
+		if err := c.server.Auth.Load(); err != nil {
+			return fail(1, "%v", err)
+		}
 	}
 	c.cache.Logger, c.server.Logger = log, log
 	cache, err := hearth.Open(c.cache)
@@ -81,4 +92,21 @@ func serve(c *config) error {
 		removePidFile(c.pidFile)
 	}
 	return nil
+}
+
+// reload is what SIGHUP does. With a bad file the users stay as they were.
+func reload(c *config, log *slog.Logger) {
+	for _, users := range []*server.AuthFile{c.server.Auth, c.server.SASL} {
+		if users == nil {
+			continue
+		}
+		if err := users.Load(); err != nil {
+			log.Error("SIGHUP: the users stay as they were", "err", err)
+		} else {
+			log.Info("SIGHUP: users reloaded", "file", users.Path())
+		}
+	}
+	if c.server.Auth == nil && c.server.SASL == nil {
+		log.Info("SIGHUP: nothing to reload")
+	}
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"hearth"
 )
 
 // residentBytes is VmRSS of the process, with the slab file's pages that it has touched.
@@ -77,7 +79,7 @@ func TestFullCacheEvictsTheOldestWithoutAnError(t *testing.T) {
 				}
 			})
 			if err != nil {
-				t.Fatalf("after %d of %d: %v", stored.Load(), n, err)
+				t.Fatalf("after %d of %d: %v\n%s", stored.Load(), n, err, p.stderr)
 			}
 			rss, index := residentBytes(t, p), number(t, p, "index_bytes")
 			survivors := make([][]int, len(sizes)) // by size: the numbers that are left, counted from the youngest of this size
@@ -148,3 +150,39 @@ func number(t testing.TB, p *proc, name string) int {
 }
 
 func mb(bytes int) float64 { return float64(bytes) / (1 << 20) }
+
+// TestWritersOfAFullCacheAreNotTurnedAway has many sessions evict for each other: what one frees another takes, and the first must go on evicting.
+func TestWritersOfAFullCacheAreNotTurnedAway(t *testing.T) {
+	const sessions, each = 16, 30_000
+	c, err := hearth.Open(hearth.Options{MemoryLimit: 2 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused atomic.Int64
+	value := make([]byte, 1000)
+	err = split(sessions, sessions, func(part, _, _ int) error {
+		s := c.NewSession()
+		defer s.Close()
+		for i := range each {
+			s.Begin()
+			var d hearth.Draft
+			if st := s.Prepare(&d, hearth.Set, fmt.Appendf(nil, "%d-%d", part, i), 0, 0, len(value)); st != hearth.OK {
+				refused.Add(1)
+			} else {
+				s.Write(&d, value)
+				s.Commit(&d, 0)
+			}
+			s.End()
+		}
+		return nil
+	})
+	if n := refused.Load(); n > 0 || err != nil {
+		t.Errorf("%d of %d sets found no memory (%v)", n, sessions*each, err)
+	}
+	if found := c.Check(); len(found) > 0 {
+		t.Errorf("%d findings; the first: %v", len(found), found[0])
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}

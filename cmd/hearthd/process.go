@@ -221,6 +221,10 @@ func writePortFile(path string, addrs []net.Addr) {
 			fmt.Fprintf(&b, "TCP INET: %d\n", t.Port)
 		} else if ok {
 			fmt.Fprintf(&b, "TCP INET6: %d\n", t.Port)
+		} else if u, ok := a.(*net.UDPAddr); ok && u.IP.To4() != nil {
+			fmt.Fprintf(&b, "UDP INET: %d\n", u.Port)
+		} else if ok {
+			fmt.Fprintf(&b, "UDP INET6: %d\n", u.Port)
 		}
 	}
 	tmp := path + ".lck"

@@ -7,7 +7,9 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -315,4 +317,59 @@ func settledValue(t *testing.T, s *numbered, i int) []byte {
 		t.Fatalf("%s is not settled", s.key(i))
 	}
 	return s.value(i, s.acked[i])
+}
+
+// TestTenMillionItemsStopAndStartAtOnce: neither end of a clean stop grows with the number of items.
+func TestTenMillionItemsStopAndStartAtOnce(t *testing.T) {
+	if os.Getenv("HEARTH_LONG") == "" {
+		t.Skip("takes a minute and 1.5 GB; set HEARTH_LONG=1")
+	}
+	const items, sample = 10_000_000, 100
+	const stopMost, firstReply = 200 * time.Millisecond, 100 * time.Millisecond
+	args := []string{"-e", newFile(t), "-m", "1200"}
+	s := newNumbered(items, 10)
+	p := startHearthd(t, args...)
+	began := time.Now()
+	if err := split(items, 4, func(_, from, to int) error { return s.load(p.addr, from, to, true, new(atomic.Int64)) }); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d items of %d bytes stored in %v; index_bytes %s, VmRSS %.0f MB", items, s.size, time.Since(began), stat(t, p.addr, "index_bytes"), mb(residentBytes(t, p)))
+	for round := range 3 {
+		signalled := time.Now()
+		if code := p.stop(t, syscall.SIGTERM); code != 0 {
+			t.Fatalf("exit %d\n%s", code, p.stderr)
+		}
+		stop := time.Since(signalled)
+		told := regexp.MustCompile(`took=(\S+)`).FindStringSubmatch(p.stderr.String())
+		var took time.Duration
+		p, took = restarted(t, p.addr, s.key(round), s.value(round, 1), args...)
+		kind, attach, number := stat(t, p.addr, "restart_kind"), stat(t, p.addr, "restart_attach_us"), stat(t, p.addr, "curr_items")
+		step := sample
+		if round == 1 { // every key once, after some time in service
+			step = 1
+		}
+		read, lost, wrong, err := s.verify(p.addr, step)
+		t.Logf("SIGTERM to exit %v (of it Close %v); exec to first correct reply %v (attach %s us); restart_kind %s, curr_items %s; %d keys read: %d lost, %d wrong; "+
+			"index_bytes %s, index_load %s, evictions %s", stop, told, took, attach, kind, number, read, lost, wrong,
+			stat(t, p.addr, "index_bytes"), stat(t, p.addr, "index_load"), stat(t, p.addr, "evictions"))
+		if kind != "clean" || lost+wrong > 0 || err != nil || number != fmt.Sprint(items) {
+			t.Errorf("restart_kind %s, curr_items %s, lost %d, wrong %d: %v", kind, number, lost, wrong, err)
+		}
+		if stop > stopMost {
+			t.Errorf("stopped after %v, want at most %v", stop, stopMost)
+		}
+		if took > firstReply {
+			t.Errorf("first correct reply after %v, want at most %v", took, firstReply)
+		}
+	}
+	p.stop(t, syscall.SIGKILL)
+	p, took := restarted(t, p.addr, s.key(7), s.value(7, 1), args...)
+	read, lost, wrong, err := s.verify(p.addr, sample)
+	t.Logf("after SIGKILL: exec to first correct reply %v (sweep %s ms); %d keys read: %d lost, %d wrong", took, stat(t, p.addr, "restart_sweep_ms"), read, lost, wrong)
+	if lost+wrong > 0 || err != nil {
+		t.Errorf("after SIGKILL: lost %d, wrong %d: %v", lost, wrong, err)
+	}
+	if number := stat(t, p.addr, "curr_items"); number != fmt.Sprint(items) {
+		t.Errorf("after SIGKILL: curr_items %s, want %d", number, items)
+	}
 }

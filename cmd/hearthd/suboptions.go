@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -33,22 +34,61 @@ var suboptionTable = []suboption{
 	{"no_chunked_items", "", func(s *settings, _ string) error { s.chunkMax = slabPage; return nil },
 		"same as slab_chunk_max=1024"},
 	{"modern", "", nothingToDo, "enables options which will be default in future.\ncurrently: nothing"},
-	{"no_modern", "", noModern, "uses defaults of memcached 1.4.x: no chained items, no_maxconns_fast"},
+	{"hot_lru_pct", argument, func(s *settings, v string) error { return percent(&s.hotPct, "hot_lru_pct", v) },
+		"pct of slab memory to reserve for hot lru (default: 20)"},
+	{"warm_lru_pct", argument, func(s *settings, v string) error { return percent(&s.warmPct, "warm_lru_pct", v) },
+		"pct of slab memory to reserve for warm lru (default: 40)"},
+	{"hot_max_factor", argument, aboveZero("hot_max_factor", func(s *settings, f float64) { s.cache.LRU.HotMaxFactor = f }),
+		"items idle > cold lru age * drop from hot lru (default: 0.20)"},
+	{"warm_max_factor", argument, aboveZero("warm_max_factor", func(s *settings, f float64) { s.cache.LRU.WarmMaxFactor = f }),
+		"items idle > cold lru age * this drop from warm (default: 2.00)"},
+	{"temporary_ttl", argument, temporaryTTL,
+		"TTLs below get separate LRU, can't be evicted (default: off)"},
+	{"lru_maintainer", "", func(s *settings, _ string) error { s.lruMaintainer = true; return nil },
+		"segmented LRU (default: enabled)"},
+	{"no_lru_maintainer", "", func(s *settings, _ string) error { s.lruMaintainer = false; return nil },
+		"one flat LRU a class; the background goroutine runs all the same"},
+	{"lru_crawler", "", func(s *settings, _ string) error { s.tuning.NoCrawler = false; return nil },
+		"allow LRU crawls and dumps (default: enabled)"},
+	{"no_lru_crawler", "", func(s *settings, _ string) error { s.tuning.NoCrawler = true; return nil },
+		"refuse LRU crawls and dumps"},
+	{"lru_crawler_sleep", "Missing lru_crawler_sleep value", func(s *settings, v string) error {
+		if s.tuning.CrawlerSleep = atoi(v); s.tuning.CrawlerSleep < 0 || s.tuning.CrawlerSleep > 1000000 {
+			return fail(1, "LRU crawler sleep must be between 0 and 1 second")
+		}
+		return nil
+	}, "microseconds to sleep between items (default: 100)"},
+	{"lru_crawler_tocrawl", "Missing lru_crawler_tocrawl value", func(s *settings, v string) error {
+		n, ok := safeStrtoul(v)
+		if !ok {
+			return fail(1, "lru_crawler_tocrawl takes a numeric 32bit value")
+		}
+		s.tuning.CrawlerToCrawl = uint64(uint32(n))
+		return nil
+	}, "max items to crawl per slab per run (default: 0, unlimited)"},
+	{"track_sizes", "", func(s *settings, _ string) error { s.cache.TrackSizes = true; return nil },
+		"enable dynamic reports for 'stats sizes' command"},
+	{"no_modern", "", noModern, "uses defaults of memcached 1.4.x: no chained items, no_maxconns_fast,\nno_lru_crawler, no_lru_maintainer"},
+
+	{"idle_timeout", "Missing numeric argument for idle_timeout", func(s *settings, v string) error {
+		s.server.IdleTimeout = max(atoi(v), 0) // with a negative one memcached closes everything at once
+		return nil
+	}, "close TCP connections that are idle for more seconds than this\n(default: 0, never)"},
 
 	// Tuning knobs: checked, then without effect.
 	{"no_hashexpand", "", nothingToDo, ""},
 	{"slab_reassign", "", nothingToDo, ""},
 	{"no_slab_reassign", "", nothingToDo, ""},
 	{"slab_automove", "", slabAutomove, ""},
-	{"no_slab_automove", "", nothingToDo, ""},
-	{"slab_automove_ratio", argument, func(_ *settings, v string) error {
-		if f := atof(v); !(f > 0 && f <= 1) {
+	{"no_slab_automove", "", func(s *settings, _ string) error { s.tuning.Automove = 0; return nil }, ""},
+	{"slab_automove_ratio", argument, func(s *settings, v string) error {
+		if s.tuning.AutomoveRatio = atof(v); !(s.tuning.AutomoveRatio > 0 && s.tuning.AutomoveRatio <= 1) {
 			return fail(1, "slab_automove_ratio must be > 0 and < 1")
 		}
 		return nil
 	}, ""},
-	{"slab_automove_window", argument, func(_ *settings, v string) error {
-		if atoi(v) < 3 {
+	{"slab_automove_window", argument, func(s *settings, v string) error {
+		if s.tuning.AutomoveWindow = atoi(v); s.tuning.AutomoveWindow < 3 {
 			return fail(1, "slab_automove_window must be > 2")
 		}
 		return nil
@@ -65,29 +105,9 @@ var suboptionTable = []suboption{
 		}
 		return nil
 	}, ""},
-	{"lru_crawler", "", nothingToDo, ""},
-	{"no_lru_crawler", "", nothingToDo, ""},
-	{"lru_crawler_sleep", "Missing lru_crawler_sleep value", func(_ *settings, v string) error {
-		if n := atoi(v); n < 0 || n > 1000000 {
-			return fail(1, "LRU crawler sleep must be between 0 and 1 second")
-		}
-		return nil
-	}, ""},
-	{"lru_crawler_tocrawl", "Missing lru_crawler_tocrawl value", func(_ *settings, v string) error {
-		if _, ok := safeStrtoul(v); !ok {
-			return fail(1, "lru_crawler_tocrawl takes a numeric 32bit value")
-		}
-		return nil
-	}, ""},
-	{"lru_maintainer", "", func(s *settings, _ string) error { s.lruMaintainer = true; return nil }, ""},
-	{"no_lru_maintainer", "", func(s *settings, _ string) error { s.lruMaintainer = false; return nil }, ""},
-	{"hot_lru_pct", argument, func(s *settings, v string) error { return percent(&s.hotPct, "hot_lru_pct", v) }, ""},
-	{"warm_lru_pct", argument, func(s *settings, v string) error { return percent(&s.warmPct, "warm_lru_pct", v) }, ""},
-	{"hot_max_factor", argument, aboveZero("hot_max_factor"), ""},
-	{"warm_max_factor", argument, aboveZero("warm_max_factor"), ""},
-	{"temporary_ttl", argument, func(s *settings, _ string) error { s.tempLRU = true; return nil }, ""},
 	{"watcher_logbuf_size", argument, unsigned("watcher_logbuf_size"), ""},
 	{"worker_logbuf_size", argument, unsigned("worker_logbuf_size"), ""},
+	{"read_buf_mem_limit", argument, unsigned("read_buf_mem_limit"), ""}, // buffers are held during a request only, so there is little to limit
 
 	// What memcached accepts and ignores as well, or without the build option or flag that they belong to.
 	{"inline_ascii_resp", "", nothingToDo, ""},
@@ -116,17 +136,6 @@ var suboptionTable = []suboption{
 	{"ssl_min_version", argument, zeroToThree("ssl_min_version"), ""},
 
 	// What could be told apart: refused unless it asks for nothing.
-	{"idle_timeout", "Missing numeric argument for idle_timeout", func(s *settings, v string) error {
-		return s.unlessZero(atoi(v) != 0, "-o idle_timeout")
-	}, ""},
-	{"track_sizes", "", func(s *settings, _ string) error { return s.unlessZero(true, "-o track_sizes") }, ""},
-	{"read_buf_mem_limit", argument, func(s *settings, v string) error {
-		n, ok := safeStrtoul(v)
-		if !ok {
-			return fail(1, "could not parse argument to read_buf_mem_limit")
-		}
-		return s.unlessZero(n != 0, "-o read_buf_mem_limit")
-	}, ""},
 	{"sock_cookie_id", argument, func(s *settings, v string) error {
 		n, _ := safeStrtoul(v) // memcached takes what is no number for 0
 		return s.unlessZero(n != 0, "-o sock_cookie_id")
@@ -196,11 +205,12 @@ func chunkMax(s *settings, v string) error {
 
 func noModern(s *settings, _ string) error {
 	s.chunkMax, s.server.NoMaxConnsFast, s.lruMaintainer = slabPage, true, false
+	s.tuning.NoCrawler, s.tuning.Automove = true, 0
 	return nil
 }
 
-func slabAutomove(_ *settings, v string) error {
-	if n := atoi(v); n < 0 || n > 2 {
+func slabAutomove(s *settings, v string) error {
+	if s.tuning.Automove = atoi(v); s.tuning.Automove < 0 || s.tuning.Automove > 2 {
 		return fail(1, "slab_automove must be between 0 and 2")
 	}
 	return nil
@@ -213,13 +223,22 @@ func percent(p *int, name, v string) error {
 	return nil
 }
 
-func aboveZero(name string) func(*settings, string) error {
-	return func(_ *settings, v string) error {
-		if !(atof(v) > 0) {
+func aboveZero(name string, set func(*settings, float64)) func(*settings, string) error {
+	return func(s *settings, v string) error {
+		f := atof(v)
+		if !(f > 0) {
 			return fail(1, "%s must be > 0", name)
 		}
+		set(s, f)
 		return nil
 	}
+}
+
+// temporaryTTL turns TEMP on. memcached takes a negative number for a huge one, which nothing reaches: all that expire at all are temporary then.
+func temporaryTTL(s *settings, v string) error {
+	s.tempLRU = true
+	s.cache.LRU.Temp, s.cache.LRU.TempTTL = true, uint32(min(uint(atoi(v)), math.MaxInt32))
+	return nil
 }
 
 func unsigned(name string) func(*settings, string) error {

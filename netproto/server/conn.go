@@ -25,22 +25,27 @@ const (
 
 // conn is a client's connection. It belongs to one worker.
 type conn struct {
-	fd      int    // -1: closed
-	events  uint32 // what epoll was asked for
-	queued  bool   // in the worker's ready list
-	served  bool   // all of in was looked at: more bytes must come before something can be done
-	closing bool   // to be closed when its output is out
-	dead    bool   // the socket failed: to be closed now
+	fd       int      // -1: closed
+	events   uint32   // what epoll was asked for
+	queued   bool     // in the worker's ready list
+	served   bool     // all of in was looked at: more bytes must come before something can be done
+	closing  bool     // to be closed when its output is out
+	protocol Protocol // ProtocolAuto until its first byte is there
+	dead     bool     // the socket failed: to be closed now
 
 	base []byte // the connection's own input buffer, or nil
 	in   []byte // the input not used up; lies in base
 
-	up  upload
-	get getState
-	out output // pending output
+	udp  *udpSocket // nil: the others
+	auth authState
+	up   upload
+	get  getState
+	dump *dump  // nil: none is on its way to the client
+	out  output // pending output
 
 	state   atomic.Uint32 // connState, for `stats conns`
 	lastCmd atomic.Int64  // Server.clock at the last command
+	busyAt  int64         // Server.clock when the last look for idle connections found it busy
 }
 
 // connState is what `stats conns` shows between turns.
@@ -59,7 +64,7 @@ func (s connState) String() string {
 
 // drained tells that nothing is left to be done for c unless its client sends more.
 func (c *conn) drained() bool {
-	return !c.queued && !c.out.pending() && !c.get.active && (c.served || len(c.in) == 0)
+	return !c.queued && !c.out.pending() && !c.get.active && c.dump == nil && (c.served || len(c.in) == 0)
 }
 
 // getState is a get that is not fully answered. Its keys lie in the input, which must stay where it is while active.
@@ -78,8 +83,15 @@ type upload struct {
 	tail    [2]byte // those
 	cas     uint64
 	draft   hearth.Draft
-	drop    int64  // bytes still to be dropped
-	reply   string // what to answer when they are
+	drop    int64       // bytes still to be dropped
+	reply   string      // what to answer when they are
+	meta    *metaUpload // of an ms
+	bin     binaryUpload
+}
+
+// complete tells that nothing has to come for a store that waits. Only a value without line end, read straight into the draft, gets there.
+func (up *upload) complete() bool {
+	return up.kind == uploadStore && int(up.ntail) == len(up.tail) && up.draft.Remaining() == 0
 }
 
 type uploadKind uint8
@@ -92,6 +104,10 @@ const (
 
 // turn does what there is to do for c. ev is what epoll said, 0 when c comes from the ready list.
 func (w *worker) turn(c *conn, ev uint32) {
+	if c.udp != nil {
+		w.turnUDP(c)
+		return
+	}
 	if c.out.pending() {
 		if !w.drain(c) {
 			w.endTurn(c)
@@ -102,7 +118,7 @@ func (w *worker) turn(c *conn, ev uint32) {
 	if !c.closing {
 		var in []byte
 		switch {
-		case len(c.in) > 0 && !c.served || c.get.active:
+		case len(c.in) > 0 && !c.served || c.get.active || c.dump != nil:
 			in = c.in
 		case ev == 0 || w.stopping:
 			in = nil
@@ -112,7 +128,7 @@ func (w *worker) turn(c *conn, ev uint32) {
 				return
 			}
 		}
-		if len(in) > 0 || c.get.active {
+		if len(in) > 0 || c.get.active || c.dump != nil || c.up.complete() {
 			own := len(c.base) > 0
 			w.keep(c, own, w.serve(c, in))
 		}
@@ -144,7 +160,7 @@ func (w *worker) endTurn(c *conn) {
 	case c.up.kind == uploadDrop:
 		state = connSwallow
 	}
-	if !pending && !c.served && (len(c.in) > 0 || c.get.active) {
+	if !pending && !c.served && (len(c.in) > 0 || c.get.active || c.dump != nil) {
 		w.queue(c)
 	}
 	if events != c.events {
@@ -187,7 +203,7 @@ func (w *worker) read(c *conn) []byte {
 		return nil
 	}
 	in := buf[:have+n]
-	if have >= inputSize && len(in) <= netproto.MaxMultiget && bytes.IndexByte(in[have:], '\n') < 0 {
+	if have >= inputSize && c.auth.done && len(in) <= netproto.MaxMultiget && bytes.IndexByte(in[have:], '\n') < 0 {
 		c.in = in // a long line that goes on: not to be searched from its start for each packet
 		return nil
 	}
@@ -199,7 +215,7 @@ func (w *worker) read(c *conn) []byte {
 func (w *worker) readDraft(c *conn) []byte {
 	dst := w.s.Next(&c.up.draft)
 	if len(dst) == 0 {
-		w.failUpload(c, int64(c.up.draft.Remaining())+2)
+		w.failUpload(c, c.up.draft.Remaining())
 		n, errno := sysRead(c.fd, w.input)
 		w.wasRead(c, n, errno)
 		return w.input[:n]
@@ -233,7 +249,7 @@ func (w *worker) wasRead(c *conn, n int, errno unix.Errno) bool {
 func (w *worker) serve(c *conn, in []byte) []byte {
 	c.served = false
 	for reqs := 0; ; {
-		if c.get.active && !w.answerGet(c) {
+		if c.get.active && !w.answerGet(c) || c.dump != nil && !w.answerDump(c) {
 			return in
 		}
 		if c.up.kind != uploadNone {
@@ -243,7 +259,7 @@ func (w *worker) serve(c *conn, in []byte) []byte {
 			}
 		}
 		// A large value goes out before the session is asked for the next thing, since its bytes are ours only until then.
-		if c.closing || (w.o.large || len(w.o.small) >= flushAt) && len(in) > 0 && !w.flush(c) {
+		if c.closing || w.o.due() && len(in) > 0 && !w.flush(c) {
 			return in
 		}
 		if len(in) == 0 {
@@ -253,6 +269,30 @@ func (w *worker) serve(c *conn, in []byte) []byte {
 		if reqs == w.srv.o.ReqsPerEvent {
 			w.counters.yields.Add(1)
 			return in
+		}
+		if c.protocol == ProtocolAuto {
+			c.detect(in[0])
+		}
+		if !c.auth.done {
+			n := w.authenticate(c, in)
+			if n == 0 {
+				c.served = true
+				return in
+			}
+			in = in[n:]
+			reqs++
+			continue
+		}
+		if c.protocol == ProtocolBinary {
+			n := netproto.ParseBinary(in, &w.bin)
+			if n == 0 {
+				c.served = true
+				return in
+			}
+			in = in[n:]
+			reqs++
+			w.executeBinary(c)
+			continue
 		}
 		n := netproto.Parse(in, &w.req)
 		if n == 0 {
@@ -278,7 +318,7 @@ func (w *worker) upload(c *conn, in []byte) []byte {
 			if w.s.Write(&up.draft, block) {
 				in = in[len(block):]
 			} else {
-				w.failUpload(c, int64(remaining)+2)
+				w.failUpload(c, remaining)
 			}
 		}
 	}
@@ -296,14 +336,25 @@ func (w *worker) upload(c *conn, in []byte) []byte {
 	n := min(up.drop, int64(len(in)))
 	if up.drop -= n; up.drop == 0 {
 		up.kind = uploadNone
+		if c.protocol == ProtocolBinary {
+			w.o.small = up.bin.id.AppendError(w.o.small, up.bin.status, up.reply)
+			return in[n:]
+		}
 		w.o.small = append(w.o.small, up.reply...)
 	}
 	return in[n:]
 }
 
-// failUpload turns an upload that got no memory into one that is dropped.
-func (w *worker) failUpload(c *conn, drop int64) {
+// failUpload turns an upload that got no memory into one that is dropped; rest are the bytes of the value that did not come yet.
+func (w *worker) failUpload(c *conn, rest int) {
 	w.s.Discard(&c.up.draft)
+	w.dropMeta(&c.up)
+	drop := int64(rest + len(c.up.tail) - int(c.up.ntail))
+	if c.protocol == ProtocolBinary {
+		c.up.bin.status = netproto.BinaryNoMemory
+		w.dropBlock(c, drop, netproto.NoMemoryReadText)
+		return
+	}
 	reply := netproto.NoMemoryReading
 	if c.up.noreply {
 		reply = ""

@@ -23,7 +23,8 @@
 // # Where bytes wait, and how much
 //
 //   - Input: in the worker's buffer during the turn. What is left over (part of a line, or requests behind -R) moves to a buffer of the
-//     connection, small if possible; an idle connection has none. Only the line of a get may outgrow inputSize, up to netproto.MaxMultiget.
+//     connection, small if possible; an idle connection has none. Only the line of a get may outgrow inputSize, up to netproto.MaxMultiget, and the
+//     token of an authentication, up to netproto.MaxAuthToken.
 //   - Data blocks: go straight into the draft. Behind the first read of a line, readv fills the draft's memory and then the input buffer. Blocks that
 //     nobody wants are dropped as they come.
 //   - Output: in the worker's buffer during the turn; it is written early when it passes flushAt. Values up to copyMax are copied into it, a
@@ -32,7 +33,15 @@
 //     pending output is neither read nor served: a client that does not read costs one output buffer and one pin, whatever it asked for. A get
 //     in the middle keeps its place in the line.
 //
+// # Who may
+//
+// With an auth file (-Y) or SASL (-S) a connection starts in authenticate: its input goes there and nowhere else until auth.done is set, which
+// only countAttempt does. UDP has no connection to remember that, so the two exclude each other.
+//
 // # Invariants
+//
+// A connection speaks one protocol all its life, by the flag or by its first byte. Text requests go through execute.go, packets of the binary
+// protocol through execute_binary.go; uploads, large values and stats are the same code for both.
 //
 // Replies go out in the order of the requests. A draft belongs to the connection that uploads it and ends in Commit or Discard, also
 // when the connection dies: a short value is never stored. Every pin is undone once. No request allocates.

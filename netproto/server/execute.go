@@ -53,8 +53,23 @@ func (w *worker) execute(c *conn) {
 		if reply := w.stats(w.o.small, c, req.Args); !req.Noreply {
 			w.o.small = reply
 		}
+	case netproto.VerbAdmin:
+		w.admin(c)
 	case netproto.VerbShutdown:
 		w.shutdown(c)
+	case netproto.VerbMetaGet:
+		w.metaGet()
+	case netproto.VerbMetaSet:
+		w.metaSet(c)
+	case netproto.VerbMetaDelete:
+		w.metaDelete()
+	case netproto.VerbMetaArith:
+		w.metaArith()
+	case netproto.VerbMetaNoop:
+		w.o.small = append(w.o.small, netproto.MetaNoop...)
+		w.o.now = true
+	case netproto.VerbMetaDebug:
+		w.metaDebug()
 	case netproto.VerbQuit:
 		c.closing = true
 	case netproto.VerbBad:
@@ -130,41 +145,60 @@ func (w *worker) answerGet(c *conn) bool {
 		} else {
 			w.o.small = netproto.AppendValueHeader(w.o.small, key, it.Flags, size)
 		}
-		if size <= copyMax {
-			w.o.small = it.AppendValue(w.o.small)
-		} else {
-			w.o.setLarge(it)
-		}
-		w.o.small = append(w.o.small, netproto.CRLF...)
+		w.appendValue(it)
 	}
 	return false
 }
 
-// store starts the upload of w.req's data block.
-func (w *worker) store(c *conn, mode hearth.Mode) {
-	req, up := &w.req, &c.up
-	if w.srv.prefixes.on.Load() {
-		w.srv.prefixes.set(req.Key)
+// appendValue answers with a value and the line end behind it.
+func (w *worker) appendValue(it *hearth.Item) {
+	if it.Len() <= copyMax {
+		w.o.small = it.AppendValue(w.o.small)
+	} else {
+		w.o.setLarge(it)
 	}
+	w.o.small = append(w.o.small, netproto.CRLF...)
+}
+
+// store starts the upload of a classic command's data block.
+func (w *worker) store(c *conn, mode hearth.Mode) {
+	if w.srv.prefixes.on.Load() {
+		w.srv.prefixes.set(w.req.Key)
+	}
+	w.prepare(c, mode, w.req.Noreply)
+}
+
+// prepare starts the upload of w.req's data block; false: there is no room for it, and it is dropped.
+func (w *worker) prepare(c *conn, mode hearth.Mode, noreply bool) bool {
+	req, up := &w.req, &c.up
 	switch w.s.Prepare(&up.draft, mode, req.Key, req.Flags, req.Exptime, req.Size) {
 	case hearth.OK:
-		up.kind, up.noreply, up.ntail, up.cas = uploadStore, req.Noreply, 0, req.CAS
-		return
+		up.kind, up.noreply, up.ntail, up.cas = uploadStore, noreply, 0, req.CAS
+		return true
 	case hearth.TooLarge:
 		up.reply = netproto.TooLarge
 	default:
 		up.reply = netproto.NoMemoryStoring
 	}
-	if req.Noreply {
+	if noreply {
 		up.reply = ""
 	}
 	w.dropBlock(c, int64(req.Size)+2, up.reply)
+	return false
 }
 
 // finishUpload stores the complete data block, if it ends as it must.
 func (w *worker) finishUpload(c *conn) {
+	if c.protocol == ProtocolBinary {
+		w.finishBinaryUpload(c)
+		return
+	}
 	up := &c.up
 	up.kind = uploadNone
+	if up.meta != nil {
+		w.finishMeta(c)
+		return
+	}
 	reply := netproto.BadDataChunk
 	if string(up.tail[:]) == netproto.CRLF {
 		switch _, st := w.s.Commit(&up.draft, up.cas); st {

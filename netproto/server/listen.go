@@ -56,7 +56,7 @@ func listen(o *Options) (ls []listener, err error) {
 		entries = []string{"*"}
 	}
 	for _, entry := range entries {
-		ls, err = listenEntry(ls, entry, o.Port, o.Backlog)
+		ls, err = listenEntry(ls, entry, o.Port, func(ap netip.AddrPort) (listener, error) { return listenTCP(ap, o.Backlog) })
 		if err == nil {
 			continue
 		}
@@ -66,6 +66,49 @@ func listen(o *Options) (ls []listener, err error) {
 		return ls, fmt.Errorf("failed to listen on one of interface(s) %s: %w", strings.Join(o.Listen, ","), inCWords(err))
 	}
 	return ls, nil
+}
+
+// listenUDP opens the UDP sockets that o asks for, at the same addresses.
+func listenUDP(o *Options) (ls []listener, err error) {
+	if o.UDPPort == 0 || o.UnixSocket != "" {
+		return nil, nil
+	}
+	entries := o.Listen
+	if len(entries) == 0 {
+		entries = []string{"*"}
+	}
+	for _, entry := range entries {
+		if ls, err = listenEntry(ls, entry, o.UDPPort, openUDP); err != nil {
+			closeListeners(ls)
+			return nil, fmt.Errorf("failed to listen on UDP port %d: %w", o.UDPPort, inCWords(err))
+		}
+	}
+	return ls, nil
+}
+
+// threadsPerUDP is how many workers share a UDP socket: all of them, or one each when there are several addresses to spread over them.
+func (o *Options) threadsPerUDP() int {
+	if len(o.Listen) > 1 {
+		return 1
+	}
+	return o.Threads
+}
+
+// shareUDP gives the workers descriptors of the UDP sockets.
+func (s *Server) shareUDP() error {
+	next := 0
+	for _, l := range s.udp {
+		for range s.o.threadsPerUDP() {
+			fd, err := unix.FcntlInt(uintptr(l.fd), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			w := s.workers[next%len(s.workers)]
+			w.udp = append(w.udp, fd)
+			next++
+		}
+	}
+	return nil
 }
 
 func closeListeners(ls []listener) {
@@ -103,7 +146,7 @@ func splitEntry(entry string, port int) (string, int, error) {
 
 // listenEntry opens a listener for each address of the entry. As in memcached an address in use is passed over as long as another one of
 // the same name works, and so is a family that this machine lacks; any other failure counts.
-func listenEntry(ls []listener, entry string, port, backlog int) ([]listener, error) {
+func listenEntry(ls []listener, entry string, port int, open func(netip.AddrPort) (listener, error)) ([]listener, error) {
 	host, port, err := splitEntry(entry, port)
 	if err != nil {
 		return ls, err
@@ -116,7 +159,7 @@ func listenEntry(ls []listener, entry string, port, backlog int) ([]listener, er
 	}
 	opened, skipped := 0, error(unix.EADDRNOTAVAIL)
 	for _, addr := range addrs {
-		l, err := listenTCP(netip.AddrPortFrom(addr.Unmap(), uint16(max(port, 0))), backlog)
+		l, err := open(netip.AddrPortFrom(addr.Unmap(), uint16(max(port, 0))))
 		switch {
 		case err == nil:
 			ls, opened = append(ls, l), opened+1
@@ -132,11 +175,34 @@ func listenEntry(ls []listener, entry string, port, backlog int) ([]listener, er
 	return ls, nil
 }
 
-func listenTCP(ap netip.AddrPort, backlog int) (listener, error) {
-	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16(), ZoneId: zoneID(ap.Addr().Zone())})
+// sockaddr is ap for the system.
+func sockaddr(ap netip.AddrPort) (family int, sa unix.Sockaddr) {
+	family, sa = unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16(), ZoneId: zoneID(ap.Addr().Zone())})
 	if ap.Addr().Is4() {
 		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()}
 	}
+	return family, sa
+}
+
+func openUDP(ap netip.AddrPort) (listener, error) {
+	family, sa := sockaddr(ap)
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return listener{}, err
+	}
+	if family == unix.AF_INET6 {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, udpSendBuffer)
+	l, err := bindSocket(fd, sa, err)
+	if a, ok := l.addr.(*net.TCPAddr); ok {
+		l.addr = (*net.UDPAddr)(a)
+	}
+	return l, err
+}
+
+func listenTCP(ap netip.AddrPort, backlog int) (listener, error) {
+	family, sa := sockaddr(ap)
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return listener{}, err
@@ -169,11 +235,19 @@ func listenUnix(path string, mask, backlog int) (listener, error) {
 }
 
 func finishListen(fd int, sa unix.Sockaddr, backlog int, err error) (listener, error) {
+	l, err := bindSocket(fd, sa, err)
+	if err == nil {
+		if err = unix.Listen(fd, backlog); err != nil {
+			unix.Close(fd)
+		}
+	}
+	return l, err
+}
+
+// bindSocket binds fd unless err says that it failed already, and closes it on failure.
+func bindSocket(fd int, sa unix.Sockaddr, err error) (listener, error) {
 	if err == nil {
 		err = unix.Bind(fd, sa)
-	}
-	if err == nil {
-		err = unix.Listen(fd, backlog)
 	}
 	if err == nil {
 		sa, err = unix.Getsockname(fd)

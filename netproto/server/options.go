@@ -30,6 +30,18 @@ type Options struct {
 	// ReqsPerEvent is how many requests of one connection are served before the others get their turn (-R); default 20.
 	ReqsPerEvent int
 
+	// UDPPort is the UDP port of entries that name none (-U); -1 picks a free one; 0, the default, opens none.
+	UDPPort int
+	// Auth holds the users who may use the text protocol (-Y), nil everybody. It excludes UDP, which has no connection to authenticate.
+	Auth *AuthFile
+	// SASL holds the users who may use the binary protocol (-S), nil everybody. It excludes Auth and UDP.
+	SASL *AuthFile
+	// IdleTimeout closes TCP connections that sent no command for more seconds than this (-o idle_timeout); default 0: never.
+	IdleTimeout int
+
+	// Protocol is what connections speak (-B); default by the first byte of each. With Auth it is ProtocolASCII.
+	Protocol Protocol
+
 	// EnableShutdown allows the shutdown command (-A).
 	EnableShutdown bool
 	// DisableFlushAll refuses flush_all (-F).
@@ -42,6 +54,11 @@ type Options struct {
 	Detail bool
 	// Verbosity is the initial log level (-v): from 2 on, connections and request lines are logged.
 	Verbosity int
+
+	// Tuning holds the initial settings of background work; default DefaultTuning.
+	Tuning *Tuning
+	// NoLRUMaintainer refuses lru mode and lru temp_ttl, as memcached does without its maintainer (-o no_lru_maintainer); the cache's LRU is to be flat.
+	NoLRUMaintainer bool
 
 	// Version is what clients are told; libmemcached takes only N.N.N with each N below 256; default DefaultVersion.
 	Version string
@@ -72,6 +89,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.UnixMask < 0 {
 		o.UnixMask = 0
 	}
+	if o.Tuning == nil {
+		o.Tuning = &DefaultTuning
+	}
 	if o.PrefixDelimiter == 0 {
 		o.PrefixDelimiter = ':'
 	}
@@ -86,6 +106,24 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Threads < 0 || o.MaxConns < 0 || o.ReqsPerEvent < 0 || o.Backlog < 0 {
 		return o, fmt.Errorf("server: options: -t %d, -c %d, -R %d, -b %d: want positive numbers", o.Threads, o.MaxConns, o.ReqsPerEvent, o.Backlog)
+	}
+	if o.Auth != nil && o.Protocol == ProtocolBinary {
+		return o, fmt.Errorf("server: options: -B binary: cannot be used with ascii authentication")
+	}
+	if o.Auth != nil {
+		o.Protocol = ProtocolASCII
+	}
+	if o.SASL != nil && (o.Protocol == ProtocolASCII || o.UDPPort != 0) {
+		return o, fmt.Errorf("server: options: -S: cannot be used with UDP, ascii authentication or the ascii protocol")
+	}
+	if o.SASL != nil {
+		o.Protocol = ProtocolBinary
+	}
+	if o.Auth != nil && o.UDPPort != 0 {
+		return o, fmt.Errorf("server: options: -U %d: cannot use UDP with ascii authentication enabled", o.UDPPort)
+	}
+	if o.UDPPort < -1 || o.UDPPort > 65535 {
+		return o, fmt.Errorf("server: options: -U %d: want -1 to 65535", o.UDPPort)
 	}
 	if o.Port < -1 || o.Port > 65535 {
 		return o, fmt.Errorf("server: options: -p %d: want -1 to 65535", o.Port)

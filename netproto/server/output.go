@@ -13,7 +13,8 @@ type output struct {
 	split int
 	large bool
 	item  hearth.Item
-	sent  int // bytes of the whole that are out
+	sent  int  // bytes of the whole that are out
+	now   bool // an mn or a binary noop wants it out before anything else is served
 
 	pinned bool // item is held by pin, for it outlives its turn
 	pin    hearth.Pin
@@ -21,6 +22,9 @@ type output struct {
 
 // pending tells whether there is anything to send.
 func (o *output) pending() bool { return len(o.small) > 0 || o.large }
+
+// due tells that it has to go out before the next request is served.
+func (o *output) due() bool { return o.large || o.now || len(o.small) >= flushAt }
 
 // setLarge puts a large value behind what is there.
 func (o *output) setLarge(it *hearth.Item) { o.large, o.item, o.split = true, *it, len(o.small) }
@@ -33,8 +37,10 @@ func (w *worker) flush(c *conn) bool {
 	if !w.o.pending() {
 		return true
 	}
-	done := w.send(c, &w.o)
-	if !done && !c.dead {
+	var done bool
+	if c.udp != nil {
+		done = w.collect(c)
+	} else if done = w.send(c, &w.o); !done && !c.dead {
 		w.park(c)
 	}
 	if cap(w.o.small) > 8*flushAt { // a long stats reply

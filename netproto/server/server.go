@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,7 @@ type Server struct {
 	o         Options
 	cache     *hearth.Cache
 	listeners []listener
+	udp       []listener // the workers have copies of the descriptors
 	workers   []*worker
 	ep, wake  int // the acceptor's epoll instance, and the eventfd that wakes it
 
@@ -62,6 +64,10 @@ type Server struct {
 
 	prefixes prefixStats
 
+	tuneMu sync.Mutex // guards tune and changes of the cache's own settings
+	tune   Tuning
+	dump   atomic.Pointer[dump] // the one that is under way
+
 	mu       sync.Mutex
 	registry map[int]*conn // by descriptor; a descriptor is closed under mu, so that `stats conns` asks the right socket
 }
@@ -74,8 +80,13 @@ func New(cache *hearth.Cache, o Options) (*Server, error) {
 	}
 	s := &Server{o: o, cache: cache, ended: make(chan error, o.Threads+1), registry: map[int]*conn{}}
 	s.verbosity.Store(int32(o.Verbosity))
+	s.tune = *s.o.Tuning
 	s.prefixes.init(o.PrefixDelimiter, o.Detail)
 	if s.listeners, err = listen(&s.o); err != nil {
+		return nil, err
+	}
+	if s.udp, err = listenUDP(&s.o); err != nil {
+		closeListeners(s.listeners)
 		return nil, err
 	}
 	if s.ep, s.wake, err = newPoll(); err == nil {
@@ -91,8 +102,12 @@ func New(cache *hearth.Cache, o Options) (*Server, error) {
 			s.workers = append(s.workers, w)
 		}
 	}
+	if err == nil {
+		err = s.shareUDP()
+	}
 	if err != nil {
 		closeListeners(s.listeners)
+		closeListeners(s.udp)
 		s.closePolls()
 		return nil, fmt.Errorf("server: epoll for %d threads: %w", o.Threads, err)
 	}
@@ -124,13 +139,16 @@ func (s *Server) closePolls() {
 	for _, w := range s.workers {
 		unix.Close(w.ep)
 		unix.Close(w.wake)
+		for _, fd := range w.udp { // Serve was never called
+			unix.Close(fd)
+		}
 	}
 }
 
-// Addrs returns the addresses that are listened on, in the order they were opened.
+// Addrs returns the addresses that are listened on, in the order they were opened; those of UDP last.
 func (s *Server) Addrs() []net.Addr {
 	var as []net.Addr
-	for _, l := range s.listeners {
+	for _, l := range slices.Concat(s.listeners, s.udp) {
 		as = append(as, l.addr)
 	}
 	return as
@@ -159,6 +177,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.closed.Store(true)
 	wakeUp(s.wake)
 	<-accepting
+	closeListeners(s.udp)
 	closeListeners(s.listeners) // now, not when all is done: who comes late is refused instead of left waiting
 	s.stopping.Store(true)
 	for _, w := range s.workers {
@@ -189,7 +208,7 @@ func (s *Server) tick(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-t.C:
-			s.clock.Add(1)
+			s.second()
 		}
 	}
 }
@@ -299,11 +318,14 @@ func (s *Server) acceptFrom(lfd int, next *int) bool {
 }
 
 // forget closes a connection's descriptor and takes it off the books.
-func (s *Server) forget(fd int) {
+func (s *Server) forget(c *conn) {
 	s.mu.Lock()
-	delete(s.registry, fd)
-	unix.Close(fd)
+	delete(s.registry, c.fd)
+	unix.Close(c.fd)
 	s.mu.Unlock()
+	if c.udp != nil { // never counted
+		return
+	}
 	s.conns.Add(-1)
 	if s.disabled.Load() {
 		wakeUp(s.wake)

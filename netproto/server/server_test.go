@@ -707,6 +707,8 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 		{"large get", "get big\r\n", big},
 		{"set", "set a 0 0 10\r\n0123456789\r\n", "STORED\r\n"},
 		{"pipeline", strings.Repeat("get a\r\n", 50), strings.Repeat(value+"END\r\n", 50)},
+		{"mg", "mg a v t f k O1\r\n", "VA 10 t-1 f0 ka O1\r\n0123456789\r\n"},
+		{"ms", "ms a 10 k O1\r\n0123456789\r\n", "HD ka O1\r\n"},
 		{"error", "nonsense\r\n", "ERROR\r\n"},
 	} {
 		request, reply := []byte(test.request), []byte(test.reply)

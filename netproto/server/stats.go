@@ -15,35 +15,46 @@ import (
 	"hearth/netproto"
 )
 
-// stats answers the stats command. Sub-commands match as whole words; memcached takes any prefix, so that `stats r` resets. As there, words
-// behind the sub-command are ignored.
+// stats answers the stats command of the text protocol. Sub-commands match as whole words; memcached takes any prefix, so that `stats r`
+// resets. As there, words behind the sub-command are ignored.
 func (w *worker) stats(dst []byte, c *conn, args [][]byte) []byte {
-	s := w.srv
-	if len(args) == 0 {
-		return append(s.generalStats(dst), netproto.End...)
+	l := lister{dst: dst, row: netproto.AppendStat}
+	if w.listStats(&l, c, args) {
+		return append(l.dst, netproto.End...)
 	}
 	switch string(args[0]) {
 	case "reset":
-		s.resetStats()
+		w.srv.resetStats()
 		return append(dst, netproto.Reset...)
-	case "settings":
-		dst = s.settings(dst)
-	case "items":
-		dst = s.itemStats(dst)
-	case "slabs":
-		dst = s.slabStats(dst)
-	case "conns":
-		dst = s.connStats(dst, c)
-	case "sizes":
-		dst = append(dst, netproto.SizesDisabled...)
 	case "detail":
-		return s.detail(dst, args[1:])
+		return w.srv.detail(dst, args[1:])
 	case "cachedump":
-		return s.cachedump(dst, args[1:])
-	default:
-		return append(dst, netproto.Error...)
+		return w.cachedump(dst, args[1:])
 	}
-	return append(dst, netproto.End...)
+	return append(dst, netproto.Error...)
+}
+
+// listStats lists those stats that are rows of names and values; false: args ask for something else.
+func (w *worker) listStats(l *lister, c *conn, args [][]byte) bool {
+	if len(args) == 0 {
+		w.srv.generalStats(l)
+		return true
+	}
+	switch string(args[0]) {
+	case "settings":
+		w.srv.settings(l)
+	case "items":
+		w.srv.itemStats(l)
+	case "slabs":
+		w.srv.slabStats(l)
+	case "conns":
+		w.srv.connStats(l, c)
+	case "sizes":
+		w.srv.sizes(l)
+	default:
+		return false
+	}
+	return true
 }
 
 func (s *Server) detail(dst []byte, args [][]byte) []byte {
@@ -62,24 +73,6 @@ func (s *Server) detail(dst []byte, args [][]byte) []byte {
 	return append(dst, netproto.StatsDetailUsage...)
 }
 
-// cachedump checks its words as memcached does, and then refuses: the cache offers no walk over a class yet.
-func (s *Server) cachedump(dst []byte, args [][]byte) []byte {
-	if s.o.DisableDumping {
-		return append(dst, netproto.CachedumpOff...)
-	}
-	if len(args) < 2 {
-		return append(dst, netproto.BadCommandLine...)
-	}
-	class, err := strconv.ParseUint(string(args[0]), 10, 32)
-	if _, err2 := strconv.ParseUint(string(args[1]), 10, 32); err != nil || err2 != nil {
-		return append(dst, netproto.BadFormat...)
-	}
-	if class >= 64 {
-		return append(dst, netproto.IllegalSlabID...)
-	}
-	return append(dst, netproto.CachedumpOff...)
-}
-
 func (s *Server) resetStats() {
 	s.cache.ResetStats()
 	s.prefixes.reset()
@@ -90,6 +83,10 @@ func (s *Server) resetStats() {
 		w.counters.bytesRead.Store(0)
 		w.counters.bytesWritten.Store(0)
 		w.counters.yields.Store(0)
+		w.counters.authCmds.Store(0)
+		w.counters.authErrors.Store(0)
+		w.counters.idleKicks.Store(0)
+		w.counters.metaCmds.Store(0)
 	}
 }
 
@@ -101,14 +98,19 @@ func (s *Server) sum(counter func(w *worker) uint64) (n uint64) {
 	return n
 }
 
-// lister appends STAT lines; it keeps the long lists below readable.
-type lister struct{ dst []byte }
+// lister appends rows of stats in the form that a protocol has for them; it keeps the long lists below readable.
+type lister struct {
+	dst  []byte
+	row  func(dst []byte, name string, value []byte) []byte
+	text [32]byte
+}
 
-func (l *lister) uint(name string, n uint64) { l.dst = netproto.AppendStatUint(l.dst, name, n) }
-func (l *lister) int(name string, n int64)   { l.dst = netproto.AppendStatInt(l.dst, name, n) }
-func (l *lister) str(name, value string)     { l.dst = netproto.AppendStat(l.dst, name, value) }
+func (l *lister) bytes(name string, value []byte) { l.dst = l.row(l.dst, name, value) }
+func (l *lister) uint(name string, n uint64)      { l.bytes(name, strconv.AppendUint(l.text[:0], n, 10)) }
+func (l *lister) int(name string, n int64)        { l.bytes(name, strconv.AppendInt(l.text[:0], n, 10)) }
+func (l *lister) str(name, value string)          { l.bytes(name, append(l.text[:0], value...)) }
 func (l *lister) float(name string, x float64, decimals int) {
-	l.dst = netproto.AppendStatFloat(l.dst, name, x, decimals)
+	l.bytes(name, strconv.AppendFloat(l.text[:0], x, 'f', decimals, 64))
 }
 func (l *lister) zeros(names ...string) {
 	for _, name := range names {
@@ -124,8 +126,8 @@ func (l *lister) yes(name string, b bool) {
 
 // generalStats lists plain `stats` in memcached's order, for people and parsers that know it by heart; our own keys come last. Keys of
 // machinery that does not exist here, or never fails, are 0 rather than missing: dashboards chart them.
-func (s *Server) generalStats(dst []byte) []byte {
-	st, l := s.cache.Stats(), lister{dst}
+func (s *Server) generalStats(l *lister) {
+	st := s.cache.Stats()
 	var crawled, reflocked uint64
 	for _, c := range s.cache.ClassStats() {
 		crawled += c.CrawlerItemsChecked
@@ -157,12 +159,12 @@ func (s *Server) generalStats(dst []byte) []byte {
 	l.uint("read_buf_bytes", buffers*inputSize)
 	l.uint("read_buf_bytes_free", free*inputSize)
 	l.zeros("read_buf_oom")
-	l.int("reserved_fds", int64(2*(len(s.workers)+1)+len(s.listeners)))
+	l.int("reserved_fds", int64(2*(len(s.workers)+1)+len(s.listeners)+len(s.udp)))
 	l.uint("cmd_get", st.CmdGet)
 	l.uint("cmd_set", st.CmdSet)
 	l.uint("cmd_flush", st.CmdFlush)
 	l.uint("cmd_touch", st.CmdTouch)
-	l.zeros("cmd_meta")
+	l.uint("cmd_meta", s.sum(func(w *worker) uint64 { return w.counters.metaCmds.Load() }))
 	l.uint("get_hits", st.GetHits)
 	l.uint("get_misses", st.GetMisses)
 	l.uint("get_expired", st.GetExpired)
@@ -180,7 +182,11 @@ func (s *Server) generalStats(dst []byte) []byte {
 	l.uint("touch_misses", st.TouchMisses)
 	l.uint("store_too_large", st.StoreTooLarge)
 	l.uint("store_no_memory", st.StoreNoMemory)
-	l.zeros("auth_cmds", "auth_errors")
+	l.uint("auth_cmds", s.sum(func(w *worker) uint64 { return w.counters.authCmds.Load() }))
+	l.uint("auth_errors", s.sum(func(w *worker) uint64 { return w.counters.authErrors.Load() }))
+	if s.o.IdleTimeout > 0 {
+		l.uint("idle_kicks", s.sum(func(w *worker) uint64 { return w.counters.idleKicks.Load() }))
+	}
 	l.uint("bytes_read", s.sum(func(w *worker) uint64 { return w.counters.bytesRead.Load() }))
 	l.uint("bytes_written", s.sum(func(w *worker) uint64 { return w.counters.bytesWritten.Load() }))
 	l.uint("limit_maxbytes", st.LimitMaxbytes)
@@ -195,7 +201,9 @@ func (s *Server) generalStats(dst []byte) []byte {
 	l.zeros("slab_reassign_rescues", "slab_reassign_chunk_rescues", "slab_reassign_inline_reclaim", "slab_reassign_busy_items",
 		"slab_reassign_busy_deletes", "slab_reassign_busy_nomem")
 	l.str("slab_reassign_last_busy_status", "none")
-	l.zeros("slab_reassign_running", "slabs_moved", "lru_crawler_running", "lru_crawler_starts")
+	l.zeros("slab_reassign_running", "slabs_moved")
+	l.bool("lru_crawler_running", st.CrawlerRunning)
+	l.uint("lru_crawler_starts", st.CrawlerStarts)
 	l.uint("lru_maintainer_juggles", st.Juggles)
 	l.zeros("malloc_fails", "log_worker_dropped", "log_worker_written", "log_watcher_skipped", "log_watcher_sent", "log_watchers",
 		"unexpected_napi_ids", "round_robin_fallback")
@@ -227,12 +235,11 @@ func (s *Server) generalStats(dst []byte) []byte {
 	l.uint("corrupt_items", st.CorruptItems)
 	l.uint("index_bytes", st.HashBytes)
 	l.float("index_load", st.IndexLoad, 3)
-	return l.dst
 }
 
 // settings lists `stats settings`. Rows without an option are what this server does and cannot be told otherwise.
-func (s *Server) settings(dst []byte) []byte {
-	o, c, l := &s.o, s.cache.Options(), lister{dst}
+func (s *Server) settings(l *lister) {
+	o, c, t, lru := &s.o, s.cache.Options(), s.tuning(), s.cache.LRU()
 	or := func(value, unset string) string {
 		if value == "" {
 			return unset
@@ -247,10 +254,17 @@ func (s *Server) settings(dst []byte) []byte {
 			port = int64(ls.addr.(*net.TCPAddr).Port)
 		}
 	}
-	l.int("maxbytes", c.MemoryLimit)
+	udpPort := int64(0)
+	for _, u := range s.udp {
+		udpPort = int64(u.addr.(*net.UDPAddr).Port)
+		if o.UDPPort > 0 {
+			udpPort = int64(o.UDPPort)
+		}
+	}
+	l.int("maxbytes", s.cache.MemoryLimit())
 	l.int("maxconns", int64(o.MaxConns))
 	l.int("tcpport", port)
-	l.zeros("udpport")
+	l.int("udpport", udpPort)
 	l.str("inter", or(strings.Join(o.Listen, ","), "NULL"))
 	l.int("verbosity", int64(s.verbosity.Load()))
 	l.zeros("oldest")
@@ -261,50 +275,51 @@ func (s *Server) settings(dst []byte) []byte {
 	l.float("growth_factor", c.GrowthFactor, 2)
 	l.int("chunk_size", int64(c.MinSpace))
 	l.int("num_threads", int64(o.Threads))
-	l.int("num_threads_per_udp", int64(o.Threads))
+	l.int("num_threads_per_udp", int64(o.threadsPerUDP()))
 	l.str("stat_key_prefix", string(rune(o.PrefixDelimiter)))
 	l.yes("detail_enabled", s.prefixes.on.Load())
 	l.int("reqs_per_event", int64(o.ReqsPerEvent))
 	l.yes("cas_enabled", !c.NoCAS)
 	l.int("tcp_backlog", int64(o.Backlog))
-	l.str("binding_protocol", "ascii")
-	l.yes("auth_enabled_sasl", false)
-	l.yes("auth_enabled_ascii", false)
+	l.str("binding_protocol", o.Protocol.String())
+	l.yes("auth_enabled_sasl", o.SASL != nil)
+	l.str("auth_enabled_ascii", or(o.Auth.Path(), "no"))
 	l.int("item_size_max", int64(c.MaxItemSize))
 	l.yes("maxconns_fast", !o.NoMaxConnsFast)
 	l.int("hashpower_init", int64(o.HashPower))
-	l.yes("slab_reassign", true)
-	l.uint("slab_automove", 1)
-	l.float("slab_automove_ratio", 0.8, 2)
-	l.uint("slab_automove_window", 10)
+	l.yes("slab_reassign", false) // there is no page mover
+	l.int("slab_automove", int64(t.Automove))
+	l.float("slab_automove_ratio", t.AutomoveRatio, 2)
+	l.int("slab_automove_window", int64(t.AutomoveWindow))
 	l.int("slab_chunk_max", int64(c.ChunkMax))
-	l.yes("lru_crawler", true)
-	l.uint("lru_crawler_sleep", 100)
-	l.zeros("lru_crawler_tocrawl", "tail_repair_time")
+	l.yes("lru_crawler", !t.NoCrawler)
+	l.int("lru_crawler_sleep", int64(t.CrawlerSleep))
+	l.uint("lru_crawler_tocrawl", t.CrawlerToCrawl)
+	l.zeros("tail_repair_time")
 	l.yes("flush_enabled", !o.DisableFlushAll)
 	l.yes("dump_enabled", !o.DisableDumping)
 	l.str("hash_algorithm", "xxh64")
-	l.yes("lru_maintainer_thread", true)
-	l.yes("lru_segmented", true)
-	l.uint("hot_lru_pct", 20)
-	l.uint("warm_lru_pct", 40)
-	l.float("hot_max_factor", 0.2, 2)
-	l.float("warm_max_factor", 2, 2)
-	l.yes("temp_lru", false)
-	l.uint("temporary_ttl", 61)
-	l.zeros("idle_timeout", "watcher_logbuf_size", "worker_logbuf_size", "read_buf_mem_limit")
-	l.yes("track_sizes", false)
+	l.yes("lru_maintainer_thread", !o.NoLRUMaintainer)
+	l.yes("lru_segmented", !lru.Flat)
+	l.int("hot_lru_pct", int64(lru.HotPct))
+	l.int("warm_lru_pct", int64(lru.WarmPct))
+	l.float("hot_max_factor", lru.HotMaxFactor, 2)
+	l.float("warm_max_factor", lru.WarmMaxFactor, 2)
+	l.yes("temp_lru", lru.Temp)
+	l.uint("temporary_ttl", uint64(lru.TempTTL))
+	l.int("idle_timeout", int64(o.IdleTimeout))
+	l.zeros("watcher_logbuf_size", "worker_logbuf_size", "read_buf_mem_limit")
+	l.yes("track_sizes", c.TrackSizes)
 	l.yes("inline_ascii_response", false)
 	l.yes("ssl_enabled", false)
 	l.zeros("num_napi_ids")
 	l.str("memory_file", or(c.Path, "(null)"))
 	l.uint("client_flags_size", 4)
-	return l.dst
 }
 
 // itemStats lists `stats items`: classes with items.
-func (s *Server) itemStats(dst []byte) []byte {
-	l := lister{dst}
+func (s *Server) itemStats(l *lister) {
+	temp := s.cache.LRU().Temp
 	for _, c := range s.cache.ClassStats() {
 		if c.Number == 0 {
 			continue
@@ -314,7 +329,7 @@ func (s *Server) itemStats(dst []byte) []byte {
 		l.uint(p+"number_hot", c.NumberHot)
 		l.uint(p+"number_warm", c.NumberWarm)
 		l.uint(p+"number_cold", c.NumberCold)
-		if c.NumberTemp > 0 {
+		if temp || c.NumberTemp > 0 {
 			l.uint(p+"number_temp", c.NumberTemp)
 		}
 		l.uint(p+"age_hot", c.AgeHot)
@@ -342,12 +357,11 @@ func (s *Server) itemStats(dst []byte) []byte {
 		l.uint(p+"hits_to_cold", c.HitsToCold)
 		l.uint(p+"hits_to_temp", c.HitsToTemp)
 	}
-	return l.dst
 }
 
 // slabStats lists `stats slabs`: classes with pages.
-func (s *Server) slabStats(dst []byte) []byte {
-	l, active := lister{dst}, uint64(0)
+func (s *Server) slabStats(l *lister) {
+	active := uint64(0)
 	for _, c := range s.cache.ClassStats() {
 		if c.Pages == 0 {
 			continue
@@ -372,12 +386,10 @@ func (s *Server) slabStats(dst []byte) []byte {
 	}
 	l.uint("active_slabs", active)
 	l.uint("total_malloced", s.cache.Stats().TotalMalloced)
-	return l.dst
 }
 
 // connStats lists `stats conns`, listeners and connections by descriptor.
-func (s *Server) connStats(dst []byte, asking *conn) []byte {
-	l := lister{dst}
+func (s *Server) connStats(l *lister, asking *conn) {
 	for _, ls := range s.listeners {
 		p := strconv.Itoa(ls.fd) + ":"
 		l.str(p+"addr", addrText(ls.addr))
@@ -393,6 +405,14 @@ func (s *Server) connStats(dst []byte, asking *conn) []byte {
 	slices.Sort(fds)
 	for _, fd := range fds {
 		c, p := s.registry[fd], strconv.Itoa(fd)+":"
+		if c.udp != nil {
+			local, _ := unix.Getsockname(fd)
+			l.str(p+"UDP", "UDP")
+			l.str(p+"addr", strings.Replace(addrText(netAddr(local)), "tcp", "udp", 1))
+			l.str(p+"state", connRead.String())
+			l.int(p+"secs_since_last_cmd", max(s.clock.Load()-c.lastCmd.Load(), 0))
+			continue
+		}
 		peer, _ := unix.Getpeername(fd)
 		local, _ := unix.Getsockname(fd)
 		l.str(p+"addr", addrText(netAddr(peer)))
@@ -404,7 +424,6 @@ func (s *Server) connStats(dst []byte, asking *conn) []byte {
 		l.str(p+"state", state)
 		l.int(p+"secs_since_last_cmd", max(s.clock.Load()-c.lastCmd.Load(), 0))
 	}
-	return l.dst
 }
 
 // addrText is an address in the shape of `stats conns`; the clients of a unix socket have none.

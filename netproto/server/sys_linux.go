@@ -34,6 +34,20 @@ func sysWritev(fd int, iov []unix.Iovec) (int, unix.Errno) {
 	return result(n, errno), errno
 }
 
+// sysRecvfrom and sysSendto leave the peer's address as the kernel wrote it.
+func sysRecvfrom(fd int, p []byte, peer *unix.RawSockaddrAny, peerLen *uint32) (int, unix.Errno) {
+	*peerLen = unix.SizeofSockaddrAny
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0,
+		uintptr(unsafe.Pointer(peer)), uintptr(unsafe.Pointer(peerLen)))
+	return result(n, errno), errno
+}
+
+func sysSendto(fd int, p []byte, peer *unix.RawSockaddrAny, peerLen uint32) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_NOSIGNAL,
+		uintptr(unsafe.Pointer(peer)), uintptr(peerLen))
+	return result(n, errno), errno
+}
+
 // sysPoll is epoll_wait with timeout 0.
 func sysPoll(ep int, events []unix.EpollEvent) (int, unix.Errno) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)

@@ -32,7 +32,8 @@ import (
 //
 // An empty line or a reply ends an exchange. In sent text and replies \xNN, \r, \n, \\ are bytes, <x*1000> is a thousand times x, and
 // {cas KEY} the CAS id in the last gets of KEY in this section. CAS ids in replies are numbered as they appear ({1}, {2}, ...) and the version
-// number is cut, so that all servers can give the same reply.
+// number is cut, so that all servers can give the same reply. So are the class and size in the reply to me, and times are rounded up to tens: a second may pass
+// anywhere.
 //
 // What a server must answer is asked from the memcached of this machine as the test runs. The replies in the files are for machines without
 // one, and for the exchanges that are marked newer. `go test -run Transcripts -update` writes them anew.
@@ -184,13 +185,18 @@ func (m *masker) mask(reply []byte) string {
 			n = len(reply)
 		}
 		line := reply[:n]
-		if v := valueLine.FindSubmatch(line); v != nil {
+		if v := metaLine.FindSubmatch(line); v != nil {
+			writeLine(&out, m.maskMeta(line))
+			if len(v[1]) > 0 {
+				size, _ := strconv.Atoi(string(v[1]))
+				reply = reply[n:]
+				n = min(size+2, len(reply))
+				writeLine(&out, reply[:n])
+			}
+		} else if v := valueLine.FindSubmatch(line); v != nil {
 			if cas := strings.TrimPrefix(string(v[3]), " "); cas != "" {
-				if m.numbers[cas] == 0 {
-					m.numbers[cas] = len(m.numbers) + 1
-				}
 				m.last[string(v[1])] = cas
-				line = fmt.Appendf(nil, "%s{%d}\r\n", line[:n-len(cas)-2], m.numbers[cas])
+				line = fmt.Appendf(nil, "%s%s\r\n", line[:n-len(cas)-2], m.number(cas))
 			}
 			writeLine(&out, line)
 			size, _ := strconv.Atoi(string(v[2]))
@@ -207,6 +213,49 @@ func (m *masker) mask(reply []byte) string {
 		reply = reply[n:]
 	}
 	return out.String()
+}
+
+// chosenCAS is how CAS ids start that transcripts choose themselves, with E.
+const chosenCAS = "777777777"
+
+// number returns the number of a CAS id, as it is written in a transcript.
+func (m *masker) number(cas string) string {
+	if cas == "0" || strings.HasPrefix(cas, chosenCAS) {
+		return cas
+	}
+	if m.numbers[cas] == 0 {
+		m.numbers[cas] = len(m.numbers) + 1
+	}
+	return fmt.Sprintf("{%d}", m.numbers[cas])
+}
+
+var (
+	metaLine  = regexp.MustCompile(`^(?:VA (\d+)|HD|EN|NF|NS|EX|ME \S+)(?: .*)?\r\n`)
+	metaFlag  = regexp.MustCompile(`( c| t| l| cas=| exp=| la=)(\d+)\b`)
+	metaClass = regexp.MustCompile(`(^ME .*) cls=\d+ size=\d+`)
+)
+
+// maskMeta replaces in the line of a meta reply what differs between servers and from second to second.
+func (m *masker) maskMeta(line []byte) []byte {
+	line = metaFlag.ReplaceAllFunc(line, func(f []byte) []byte {
+		sub := metaFlag.FindSubmatch(f)
+		name, number := string(sub[1]), string(sub[2])
+		switch name {
+		case " c", " cas=":
+			return []byte(name + m.number(number))
+		}
+		n, err := strconv.ParseUint(number, 10, 64)
+		switch {
+		case err != nil || n > 1<<31: // the TTL of what has just expired, which wraps in memcached
+			n = 0
+		case name == " l" || name == " la=":
+			n = n / 10 * 10
+		default:
+			n = (n + 9) / 10 * 10
+		}
+		return fmt.Appendf(nil, "%s%d", name, n)
+	})
+	return metaClass.ReplaceAll(line, []byte("$1 cls= size="))
 }
 
 func writeLine(out *strings.Builder, line []byte) {
@@ -390,7 +439,7 @@ func updateTranscript(t *testing.T, path, oracle string) {
 }
 
 // startMemcached starts the machine's memcached and returns its unix socket, or "" when there is none.
-func startMemcached(t *testing.T) (socket string) {
+func startMemcached(t testing.TB, args ...string) (socket string) {
 	t.Helper()
 	program, err := exec.LookPath("memcached")
 	if err != nil {
@@ -401,7 +450,7 @@ func startMemcached(t *testing.T) (socket string) {
 		t.Fatal(err)
 	}
 	socket = filepath.Join(dir, "socket")
-	cmd := exec.Command(program, "-u", "root", "-s", socket, "-t", "2")
+	cmd := exec.Command(program, append([]string{"-u", "root", "-s", socket, "-t", "2"}, args...)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {

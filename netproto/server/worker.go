@@ -23,26 +23,31 @@ type worker struct {
 
 	conns  []*conn // by descriptor
 	live   int     // how many there are
+	udp    []int   // descriptors of UDP sockets, until run takes them up
 	events []unix.EpollEvent
 	ready  []*conn // have input that was read but not served: -R, or a long get
 	spare  []*conn // ready's other buffer
 
-	input  []byte           // inputSize bytes; filled and used up within one turn
-	pool   bufPool          // for input that outlives its turn
-	o      output           // replies of the turn that goes on
-	req    netproto.Request // the request that is being served
+	input  []byte                 // inputSize bytes; filled and used up within one turn
+	pool   bufPool                // for input that outlives its turn
+	o      output                 // replies of the turn that goes on
+	req    netproto.Request       // the request that is being served
+	bin    netproto.BinaryRequest // likewise, of a binary connection
 	item   hearth.Item
+	fetch  hearth.Fetch // of mg and me
+	metas  *metaUpload  // unused ones
 	pieces [][]byte
 	iov    []unix.Iovec
 
 	stopping bool
-	deadline time.Time // of the stop
+	deadline time.Time   // of the stop
+	scanIdle atomic.Bool // a second has passed: look for idle connections
 
 	mu     sync.Mutex
 	handed []int // descriptors from the acceptor, under mu
 
 	_        [64]byte // the counters are read by other threads: not on a line with what this one writes all the time
-	counters struct{ bytesRead, bytesWritten, yields atomic.Uint64 }
+	counters struct{ bytesRead, bytesWritten, yields, authCmds, authErrors, idleKicks, metaCmds atomic.Uint64 }
 	_        [64]byte
 }
 
@@ -64,6 +69,7 @@ func (w *worker) run() {
 	w.events = make([]unix.EpollEvent, 256)
 	w.input = make([]byte, inputSize)
 	w.pool.all.Add(1)
+	w.startUDP()
 	for !w.stopping || w.live > 0 {
 		n := w.wait()
 		w.verbose = w.srv.verbosity.Load() >= 2
@@ -85,6 +91,9 @@ func (w *worker) run() {
 			}
 		}
 		w.spare = queue[:0]
+		if w.scanIdle.Swap(false) {
+			w.kickIdle()
+		}
 		if !w.stopping && w.srv.stopping.Load() {
 			w.stopping, w.deadline = true, time.Now().Add(stopTimeout)
 			w.takeHanded()
@@ -122,16 +131,9 @@ func (w *worker) takeHanded() {
 	w.handed = nil
 	w.mu.Unlock()
 	for _, fd := range fds {
-		c := &conn{fd: fd, events: unix.EPOLLIN}
-		c.lastCmd.Store(w.srv.clock.Load())
-		for fd >= len(w.conns) {
-			w.conns = append(w.conns, nil)
-		}
-		w.srv.mu.Lock()
-		w.srv.registry[fd] = c
-		w.srv.mu.Unlock()
-		w.conns[fd] = c
-		w.live++
+		c := &conn{fd: fd, events: unix.EPOLLIN, protocol: w.srv.o.Protocol}
+		c.auth.done = w.srv.o.Auth == nil && w.srv.o.SASL == nil
+		w.adopt(c)
 		if w.srv.verbosity.Load() >= 2 {
 			w.srv.o.Logger.Debug("server: new connection", "fd", fd)
 		}
@@ -140,6 +142,19 @@ func (w *worker) takeHanded() {
 			w.close(c, "error")
 		}
 	}
+}
+
+// adopt makes c one of the worker's connections.
+func (w *worker) adopt(c *conn) {
+	c.lastCmd.Store(w.srv.clock.Load())
+	for c.fd >= len(w.conns) {
+		w.conns = append(w.conns, nil)
+	}
+	w.srv.mu.Lock()
+	w.srv.registry[c.fd] = c
+	w.srv.mu.Unlock()
+	w.conns[c.fd] = c
+	w.live++
 }
 
 func (w *worker) closeWhere(f func(*conn) bool) {
@@ -157,13 +172,15 @@ func (w *worker) close(c *conn, reason string) {
 	}
 	if c.up.kind == uploadStore {
 		w.s.Discard(&c.up.draft)
+		w.dropMeta(&c.up)
 		c.up.kind = uploadNone
 	}
 	w.dropPending(c)
+	w.endDump(c)
 	w.releaseInput(c)
 	w.conns[c.fd] = nil
 	w.live--
-	w.srv.forget(c.fd)
+	w.srv.forget(c)
 	c.fd = -1
 }
 

@@ -1,0 +1,250 @@
+package hearth_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"hearth"
+)
+
+// call is one operation of a history, and its outcome.
+type call struct {
+	op    string
+	key   string
+	value string // given
+	cas   uint64 // given
+}
+
+type outcome struct {
+	status hearth.Status
+	value  string
+	cas    uint64
+}
+
+// register is a key's state: cas 0 means there is no item.
+type register struct {
+	value string
+	cas   uint64
+}
+
+// step says what a call may do to a key, as the protocol tells it.
+func step(r register, in call, out outcome) (ok bool, next register) {
+	there := r.cas != 0
+	fails := func(want hearth.Status) (bool, register) { return out.status == want, r }
+	becomes := func(value string) (bool, register) { return out.status == hearth.OK, register{value, out.cas} }
+	switch in.op {
+	case "get":
+		if !there {
+			return fails(hearth.Miss)
+		}
+		return out.status == hearth.OK && out.value == r.value && out.cas == r.cas, r
+	case "set":
+		return becomes(in.value)
+	case "add":
+		if there {
+			return fails(hearth.NotStored)
+		}
+		return becomes(in.value)
+	case "append":
+		if !there {
+			return fails(hearth.NotStored)
+		}
+		return becomes(r.value + in.value)
+	case "cas":
+		switch {
+		case !there:
+			return fails(hearth.Miss)
+		case r.cas != in.cas:
+			return fails(hearth.Exists)
+		}
+		return becomes(in.value)
+	case "incr":
+		if !there {
+			return fails(hearth.Miss)
+		}
+		n, err := strconv.ParseUint(r.value, 10, 64)
+		if err != nil {
+			return fails(hearth.NonNumeric)
+		}
+		return out.status == hearth.OK && out.value == fmt.Sprint(n+1), register{out.value, out.cas}
+	case "touch":
+		if !there {
+			return fails(hearth.Miss)
+		}
+		return fails(hearth.OK)
+	case "delete":
+		if !there {
+			return fails(hearth.Miss)
+		}
+		return out.status == hearth.OK, register{}
+	}
+	panic(in.op)
+}
+
+// registers is the porcupine model; with losses, an item may vanish before any step, as an evicted one does.
+func registers(losses bool) porcupine.Model {
+	m := porcupine.NondeterministicModel{
+		Partition: func(history []porcupine.Operation) (parts [][]porcupine.Operation) {
+			by := map[string][]porcupine.Operation{}
+			for _, op := range history {
+				k := op.Input.(call).key
+				by[k] = append(by[k], op)
+			}
+			for _, part := range by {
+				parts = append(parts, part)
+			}
+			return parts
+		},
+		Init: func() []any { return []any{register{}} },
+		Step: func(state, in, out any) (next []any) {
+			if ok, r := step(state.(register), in.(call), out.(outcome)); ok {
+				next = append(next, r)
+			}
+			if losses {
+				if ok, r := step(register{}, in.(call), out.(outcome)); ok {
+					next = append(next, r)
+				}
+			}
+			return next
+		},
+	}
+	return m.ToModel()
+}
+
+// perform does one call.
+func perform(s *hearth.Session, in call) (out outcome) {
+	var it hearth.Item
+	key := []byte(in.key)
+	switch in.op {
+	case "get":
+		if out.status = s.Get(key, &it); out.status == hearth.OK {
+			out.value, out.cas = string(it.AppendValue(nil)), it.CAS
+		}
+	case "incr":
+		var n uint64
+		if n, out.status = s.Arith(key, &hearth.ArithOptions{Delta: 1}, &it); out.status == hearth.OK {
+			out.value, out.cas = fmt.Sprint(n), it.CAS
+		}
+	case "touch":
+		out.status = s.Touch(key, 1000)
+	case "delete":
+		out.status = s.Delete(key)
+	default:
+		mode := map[string]hearth.Mode{"set": hearth.Set, "add": hearth.Add, "append": hearth.Append, "cas": hearth.CAS}[in.op]
+		out.cas, out.status = store(s, mode, in.key, in.value, 0, in.cas)
+	}
+	return out
+}
+
+// history lets goroutines work on few keys and returns what each saw. Times are taken from the clock rather than from a shared counter,
+// whose synchronization would hide races from the detector.
+func history(t *testing.T, c *hearth.Cache, goroutines, calls, keys int, beside func(s *hearth.Session, r *rand.Rand)) []porcupine.Operation {
+	t.Helper()
+	began := time.Now()
+	all := make([][]porcupine.Operation, goroutines)
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			s := c.NewSession()
+			defer s.Close()
+			r := rand.New(rand.NewPCG(uint64(g), 1))
+			var seen uint64
+			for i := range calls {
+				in := call{op: []string{"get", "get", "set", "add", "append", "cas", "incr", "incr", "touch", "delete"}[r.IntN(10)], key: fmt.Sprint("key", r.IntN(keys))}
+				switch in.op {
+				case "set", "add", "cas":
+					in.value = fmt.Sprint(r.IntN(1e4))
+					if r.IntN(8) == 0 {
+						in.value = fmt.Sprint(g, i) + strings.Repeat("v", 3000) // chained
+					}
+					in.cas = seen
+				case "append":
+					in.value = fmt.Sprint(r.IntN(10))
+				}
+				s.Begin()
+				called := time.Since(began).Nanoseconds()
+				out := perform(s, in)
+				returned := time.Since(began).Nanoseconds()
+				if out.status == hearth.OK && out.cas != 0 {
+					seen = out.cas
+				}
+				s.End()
+				all[g] = append(all[g], porcupine.Operation{ClientId: g, Input: in, Call: called, Output: out, Return: returned})
+				if beside != nil {
+					s.Begin()
+					beside(s, r)
+					s.End()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var ops []porcupine.Operation
+	for _, part := range all {
+		ops = append(ops, part...)
+	}
+	return ops
+}
+
+func wantLinearizable(t *testing.T, losses bool, ops []porcupine.Operation) {
+	t.Helper()
+	if result := porcupine.CheckOperationsTimeout(registers(losses), ops, 20*time.Second); result != porcupine.Ok {
+		t.Errorf("history of %d operations: %v", len(ops), result)
+	}
+}
+
+func TestOperationsAreLinearizable(t *testing.T) {
+	o := heap(8)
+	o.ChunkMax, o.MaxItemSize = 2048, 256<<10
+	for round := range 3 {
+		c := open(t, o)
+		wantLinearizable(t, false, history(t, c, 8, 150, 3+round, nil))
+	}
+}
+
+func TestOperationsAreLinearizableWhileItemsAreEvicted(t *testing.T) {
+	o := heap(2)
+	o.ChunkMax, o.MaxItemSize = 2048, 256<<10
+	c := open(t, o)
+	value := strings.Repeat("x", 1000)
+	ops := history(t, c, 8, 150, 4, func(s *hearth.Session, r *rand.Rand) {
+		for range 4 {
+			store(s, hearth.Set, fmt.Sprint("churn", r.IntN(1e5)), value, 0, 0)
+		}
+	})
+	wantLinearizable(t, true, ops)
+	if st := c.Stats(); st.Evictions == 0 {
+		t.Error("nothing was evicted")
+	}
+}
+
+// The test of the test: outcomes that no order of the calls explains are found.
+func TestTheModelFindsWrongHistories(t *testing.T) {
+	op := func(client int, in call, out outcome, from, to int64) porcupine.Operation {
+		return porcupine.Operation{ClientId: client, Input: in, Output: out, Call: from, Return: to}
+	}
+	set := op(0, call{op: "set", key: "k", value: "1"}, outcome{cas: 5}, 0, 1)
+	for name, ops := range map[string][]porcupine.Operation{
+		"lost":       {set, op(1, call{op: "get", key: "k"}, outcome{status: hearth.Miss}, 2, 3)},
+		"torn":       {set, op(1, call{op: "get", key: "k"}, outcome{value: "2", cas: 5}, 2, 3)},
+		"back again": {set, op(0, call{op: "delete", key: "k"}, outcome{}, 2, 3), op(1, call{op: "get", key: "k"}, outcome{value: "1", cas: 5}, 4, 5)},
+		"add twice":  {op(0, call{op: "add", key: "k"}, outcome{cas: 1}, 0, 9), op(1, call{op: "add", key: "k"}, outcome{cas: 2}, 0, 9)},
+		"cas twice": {set, op(0, call{op: "cas", key: "k", cas: 5}, outcome{cas: 6}, 2, 9),
+			op(1, call{op: "cas", key: "k", cas: 5}, outcome{cas: 7}, 2, 9)},
+		"lost incr": {set, op(0, call{op: "incr", key: "k"}, outcome{value: "2", cas: 6}, 2, 9), op(1, call{op: "incr", key: "k"}, outcome{value: "2", cas: 7}, 2, 9)},
+	} {
+		if porcupine.CheckOperations(registers(false), ops) {
+			t.Errorf("%s: found in order", name)
+		}
+	}
+	if !porcupine.CheckOperations(registers(true), []porcupine.Operation{set, op(1, call{op: "get", key: "k"}, outcome{status: hearth.Miss}, 2, 3)}) {
+		t.Error("an eviction is not allowed where it should be")
+	}
+}

@@ -1,0 +1,5 @@
+//go:build long
+
+package server_test
+
+const randomLines = 200_000

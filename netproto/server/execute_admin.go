@@ -1,0 +1,290 @@
+package server
+
+import (
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"hearth"
+	"hearth/netproto"
+)
+
+// Tuning is what admin commands change of background work; `stats settings` shows it.
+type Tuning struct {
+	NoCrawler      bool    // lru_crawler enable, disable (-o no_lru_crawler): refuses crawls and dumps
+	CrawlerSleep   int     // lru_crawler sleep: microseconds that a crawl rests after a thousand items
+	CrawlerToCrawl uint64  // lru_crawler tocrawl: items of a class that a crawl looks at; 0: all
+	Automove       int     // slabs automove: 0 to 2. The automove settings are kept and shown only, there is no page mover yet
+	AutomoveRatio  float64 // slabs automove ratio
+	AutomoveFree   float64 // slabs automove freeratio
+	AutomoveWindow int     // slabs automove window: seconds
+}
+
+// DefaultTuning is memcached's.
+var DefaultTuning = Tuning{CrawlerSleep: 100, Automove: 1, AutomoveRatio: 0.8, AutomoveFree: 0.01, AutomoveWindow: 10}
+
+// tuning returns the settings of now.
+func (s *Server) tuning() Tuning {
+	s.tuneMu.Lock()
+	defer s.tuneMu.Unlock()
+	return s.tune
+}
+
+// admin serves w.req, an admin command.
+func (w *worker) admin(c *conn) {
+	a, s := &w.req.Admin, w.srv
+	s.tuneMu.Lock() // operators in a hurry are the only ones who could meet here
+	defer s.tuneMu.Unlock()
+	t, reply := &s.tune, netproto.OK
+	switch a.Op {
+	case netproto.AdminReassign:
+		reply = s.reassign(a.A, a.B)
+	case netproto.AdminAutomove:
+		t.Automove = int(a.A)
+	case netproto.AdminAutomoveRatio:
+		t.AutomoveRatio = a.X
+	case netproto.AdminAutomoveFreeRatio:
+		t.AutomoveFree = a.X
+	case netproto.AdminAutomoveWindow:
+		t.AutomoveWindow = int(a.A)
+	case netproto.AdminTune, netproto.AdminModeFlat, netproto.AdminModeSegmented, netproto.AdminTempTTL:
+		reply = s.tuneLRU(a)
+	case netproto.AdminCrawlerEnable:
+		if !t.NoCrawler {
+			reply = netproto.CrawlerNoStart
+		}
+		t.NoCrawler = false
+	case netproto.AdminCrawlerDisable:
+		t.NoCrawler = true
+		s.cache.StopCrawl()
+	case netproto.AdminCrawlerSleep:
+		t.CrawlerSleep = int(a.A)
+	case netproto.AdminCrawlerToCrawl:
+		t.CrawlerToCrawl = uint64(a.A)
+	case netproto.AdminCrawl:
+		reply = s.crawl(a)
+	case netproto.AdminMetadump, netproto.AdminMgdump:
+		reply = w.startDump(c, a)
+	case netproto.AdminMemlimit:
+		if s.cache.SetMemoryLimit(a.A<<20) != nil {
+			reply = netproto.MemlimitFailed
+		}
+	case netproto.AdminWatch:
+		reply = netproto.WatchOff // there are no log lines to watch yet
+	case netproto.AdminRefreshCerts:
+		reply = netproto.TLSNotThere
+	}
+	w.reply(reply)
+}
+
+// reassign judges a request for a page move as memcached does. Where memcached would begin to move a page, it says what memcached says when it may not: there
+// is no page mover yet.
+func (s *Server) reassign(src, dst int64) string {
+	pages := func(id int64) (n uint64, ok bool) {
+		switch {
+		case id == 0:
+			return s.cache.Stats().GlobalPagePool, true
+		case id < 0 || id > 63:
+			return 0, false
+		}
+		return s.cache.HasClass(int(id))
+	}
+	if src == dst {
+		return netproto.ReassignSame
+	}
+	if src == -1 { // any class that has a page to spare
+		for id := int64(1); id <= 63 && src < 0; id++ {
+			if n, _ := pages(id); n > 1 && id != dst {
+				src = id
+			}
+		}
+	}
+	n, ok := pages(src)
+	if _, ok2 := pages(dst); !ok || !ok2 {
+		return netproto.ReassignBadClass
+	}
+	if n < 2 {
+		return netproto.ReassignNoSpare
+	}
+	return netproto.ReassignOff
+}
+
+func (s *Server) tuneLRU(a *netproto.Admin) string {
+	l := s.cache.LRU()
+	switch a.Op {
+	case netproto.AdminTune:
+		l.HotPct, l.WarmPct, l.HotMaxFactor, l.WarmMaxFactor = int(a.A), int(a.B), a.X, a.Y
+	case netproto.AdminTempTTL:
+		if l.Temp = a.A >= 0; l.Temp {
+			l.TempTTL = uint32(a.A)
+		}
+	default:
+		l.Flat = a.Op == netproto.AdminModeFlat
+	}
+	if s.o.NoLRUMaintainer && a.Op != netproto.AdminTune || s.cache.SetLRU(l) != nil {
+		return netproto.Error
+	}
+	return netproto.OK
+}
+
+// crawl starts a crawl. memcached walks its hash table for dumps only.
+func (s *Server) crawl(a *netproto.Admin) string {
+	switch {
+	case s.tune.NoCrawler:
+		return netproto.CrawlerOff
+	case a.Problem != "":
+		return a.Problem
+	case a.Classes.Hash:
+		return netproto.CrawlError
+	}
+	o := hearth.CrawlOptions{Class: a.Classes.Has, Sleep: time.Duration(s.tune.CrawlerSleep) * time.Microsecond, Most: s.tune.CrawlerToCrawl}
+	if !s.cache.Crawl(o) {
+		return netproto.CrawlBusy
+	}
+	return netproto.OK
+}
+
+// dump is a metadump or mgdump on its way to a client. One is under way at a time, since a walk remembers what it has seen.
+type dump struct {
+	walk     hearth.Walk
+	classes  netproto.Classes
+	keysOnly bool
+	progress atomic.Int64 // Server.clock when the client last took something
+}
+
+const (
+	// dumpSteps is how many steps of its walk a dump does before others get their turn.
+	dumpSteps = 4
+	// dumpPatience is after how many seconds without progress a dump gives way to another one.
+	dumpPatience = 60
+)
+
+// startDump begins a dump on c; the lines follow as the client takes them.
+func (w *worker) startDump(c *conn, a *netproto.Admin) (reply string) {
+	off, pipelined := netproto.MetadumpOff, netproto.MetadumpPipelined
+	if a.Op == netproto.AdminMgdump {
+		off, pipelined = netproto.MgdumpOff, netproto.MgdumpPipelined
+	}
+	s := w.srv
+	switch {
+	case s.tune.NoCrawler:
+		return netproto.CrawlerOff
+	case s.o.DisableDumping:
+		return off
+	case w.o.pending():
+		return pipelined
+	case a.Problem != "":
+		return a.Problem
+	case c.udp != nil:
+		return netproto.Error
+	case w.req.Noreply:
+		return "" // nobody would read it
+	}
+	d := &dump{classes: a.Classes, keysOnly: a.Op == netproto.AdminMgdump}
+	d.progress.Store(s.clock.Load())
+	for {
+		other := s.dump.Load()
+		if other != nil && s.clock.Load()-other.progress.Load() <= dumpPatience {
+			return netproto.CrawlBusy
+		}
+		if s.dump.CompareAndSwap(other, d) {
+			c.dump = d
+			return netproto.OK
+		}
+	}
+}
+
+// answerDump goes on with c.dump. False: it has to go on in another turn. There is never more output than what makes it flush and one step's items.
+func (w *worker) answerDump(c *conn) bool {
+	d, now := c.dump, int64(w.srv.cache.Now())
+	for range dumpSteps {
+		if len(w.o.small) >= flushAt && !w.flush(c) {
+			return false
+		}
+		if w.stopping || w.srv.dump.Load() != d { // another dump took over, or we stop: without the end line, the client knows that it is not whole
+			w.endDump(c)
+			c.closing = true
+			return true
+		}
+		d.progress.Store(w.srv.clock.Load())
+		more := d.walk.Next(w.s, func(it *hearth.Item) {
+			if !d.classes.Has(it.ClassID) {
+				return
+			}
+			line := netproto.DumpedItem{Key: it.Key, KeyBinary: it.KeyBinary, Exptime: -1, LastUse: now - int64(it.Age), CAS: it.CAS,
+				Fetched: it.Fetched, ClassID: it.ClassID, Size: it.Size, Flags: it.Flags}
+			if it.Exptime != 0 {
+				line.Exptime = int64(it.Exptime)
+			}
+			if d.keysOnly {
+				w.o.small = netproto.AppendMgdump(w.o.small, &line)
+			} else {
+				w.o.small = netproto.AppendMetadump(w.o.small, &line)
+			}
+		})
+		if !more {
+			end := netproto.End
+			if d.keysOnly {
+				end = netproto.MgdumpEnd
+			}
+			w.o.small = append(w.o.small, end...)
+			w.endDump(c)
+			return true
+		}
+	}
+	return false
+}
+
+// endDump forgets c.dump, if there is one.
+func (w *worker) endDump(c *conn) {
+	if c.dump != nil {
+		w.srv.dump.CompareAndSwap(c.dump, nil)
+		c.dump = nil
+	}
+}
+
+// cachedumpMost is the most bytes of a stats cachedump; memcached's.
+const cachedumpMost = 2 << 20
+
+// cachedump lists items of a class's COLD list, the newest first. Keys that were given in base64 are left out: they could hold line ends.
+func (w *worker) cachedump(dst []byte, args [][]byte) []byte {
+	if w.srv.o.DisableDumping {
+		return append(dst, netproto.CachedumpOff...)
+	}
+	if len(args) < 2 {
+		return append(dst, netproto.BadCommandLine...)
+	}
+	class, err := strconv.ParseUint(string(args[0]), 10, 64)
+	most, err2 := strconv.ParseUint(string(args[1]), 10, 64)
+	if err != nil || err2 != nil {
+		return append(dst, netproto.BadFormat...)
+	}
+	class, most = class&(1<<32-1), most&(1<<32-1) // memcached keeps 32 bits
+	if class >= 64 {
+		return append(dst, netproto.IllegalSlabID...)
+	}
+	const shortest = len("ITEM k [0 b; 0 s]\r\n")
+	if most == 0 || most > cachedumpMost/uint64(shortest) {
+		most = cachedumpMost / uint64(shortest)
+	}
+	begin := len(dst)
+	w.s.Cold(int(class), int(most), func(it *hearth.Item) bool {
+		if it.KeyBinary {
+			return true
+		}
+		longer := netproto.AppendCachedump(dst, it.Key, it.Len(), it.Exptime)
+		if len(longer)-begin+len(netproto.End) > cachedumpMost {
+			return false
+		}
+		dst = longer
+		return true
+	})
+	return append(dst, netproto.End...)
+}
+
+// sizes lists `stats sizes`.
+func (s *Server) sizes(l *lister) {
+	if !s.cache.ItemSizes(func(size, items int) { l.int(strconv.Itoa(size), int64(items)) }) {
+		l.str("sizes_status", "disabled")
+	}
+}

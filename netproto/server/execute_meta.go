@@ -1,0 +1,327 @@
+package server
+
+import (
+	"bytes"
+
+	"hearth"
+	"hearth/netproto"
+)
+
+// metaUpload is what the reply to an ms needs when its data block is there and its line is not any more. The worker keeps those that are done for the
+// next: only connections in the middle of an ms have one.
+type metaUpload struct {
+	store   hearth.StoreOptions
+	quiet   bool
+	binary  bool
+	size    int     // of the data block
+	order   [4]byte // the flags to answer, in their order
+	norder  int8
+	nkey    uint8
+	nopaque uint8
+	key     [netproto.MaxKey]byte // as it was sent
+	opaque  [32]byte
+	next    *metaUpload // in the worker's list
+}
+
+// stash keeps what ms needs of w.req, whose parsed slices lie in the input.
+func (w *worker) stash() *metaUpload {
+	req, m := &w.req, w.metas
+	if m == nil {
+		m = new(metaUpload)
+	}
+	w.metas = m.next
+	*m = metaUpload{quiet: req.Noreply, binary: req.KeyBinary, size: req.Size}
+	m.nkey = uint8(copy(m.key[:], req.KeyToken))
+	for _, f := range req.MetaFlags {
+		switch f.Letter {
+		case 'O':
+			m.nopaque = uint8(copy(m.opaque[:], f.Token))
+		case 'c', 'k', 's':
+		default:
+			continue
+		}
+		m.order[m.norder] = f.Letter
+		m.norder++
+	}
+	m.store = hearth.StoreOptions{CAS: req.CAS, NewCAS: req.NewCAS, Vivify: req.Has('N'), VivifyExptime: req.Vivify}
+	switch req.Mode {
+	case 'E':
+		m.store.Mode = hearth.Add
+	case 'A':
+		m.store.Mode = hearth.Append
+	case 'P':
+		m.store.Mode = hearth.Prepend
+	case 'R':
+		m.store.Mode = hearth.Replace
+	}
+	if req.Has('C') && (req.Mode == 'S' || req.Mode == 'R') {
+		m.store.Mode, m.store.Invalidate = hearth.CAS, req.Has('I')
+	}
+	return m
+}
+
+// metaSet starts the upload of an ms. It is prepared as a set whatever its mode: like memcached, an ms that is too large takes the old value away.
+func (w *worker) metaSet(c *conn) {
+	if !w.prepare(c, hearth.Set, false) { // errors are told in spite of q
+		return
+	}
+	if w.req.KeyBinary {
+		w.s.MarkKeyBinary(&c.up.draft)
+	}
+	c.up.meta = w.stash()
+}
+
+// finishMeta stores the complete data block of an ms and answers.
+func (w *worker) finishMeta(c *conn) {
+	up := &c.up
+	m := up.meta
+	defer w.dropMeta(up)
+	if string(up.tail[:]) != netproto.CRLF {
+		w.s.Discard(&up.draft)
+		w.o.small = append(w.o.small, netproto.BadDataChunk...)
+		return
+	}
+	cas, st := w.s.CommitMeta(&up.draft, &m.store)
+	code, size := netproto.MetaOK, m.store.Size
+	switch st {
+	case hearth.OK:
+		if m.quiet {
+			return
+		}
+	case hearth.Exists:
+		code = netproto.MetaExists
+	case hearth.Miss:
+		code = netproto.MetaNotFound
+	case hearth.NotStored:
+		code = netproto.MetaNotStored
+	default:
+		w.o.small = append(w.o.small, netproto.NoMemoryStoring...)
+		return
+	}
+	if st != hearth.OK {
+		cas, size = 0, m.size
+	}
+	dst := append(w.o.small, code...)
+	for _, letter := range m.order[:m.norder] {
+		switch letter {
+		case 'O':
+			dst = netproto.AppendFlag(dst, 'O', m.opaque[:m.nopaque])
+		case 'k':
+			dst = netproto.AppendFlagKeyToken(dst, m.key[:m.nkey], m.binary)
+		case 'c':
+			dst = netproto.AppendFlagUint(dst, 'c', cas)
+		case 's':
+			dst = netproto.AppendFlagUint(dst, 's', uint64(size))
+		}
+	}
+	w.o.small = append(dst, netproto.CRLF...)
+}
+
+// dropMeta ends what an ms has beside the upload.
+func (w *worker) dropMeta(up *upload) {
+	if up.meta != nil {
+		up.meta.next, w.metas, up.meta = w.metas, up.meta, nil
+	}
+}
+
+// vivifyExptime is the exptime of an item that is made on a miss: of N and T the later one on the line is the one that stays.
+func vivifyExptime(req *netproto.Request) int64 {
+	exptime := req.Vivify
+	for _, f := range req.MetaFlags {
+		switch f.Letter {
+		case 'N':
+			exptime = req.Vivify
+		case 'T':
+			exptime = req.Exptime
+		}
+	}
+	return exptime
+}
+
+// before tells that flag a stands before flag b on the line.
+func before(req *netproto.Request, a, b byte) bool {
+	for _, f := range req.MetaFlags {
+		if f.Letter == a || f.Letter == b {
+			return f.Letter == a && req.Has(b)
+		}
+	}
+	return false
+}
+
+// keyNeedsBase64 tells that a key cannot be written on a line. memcached marks only items of ms as having a binary key and would answer with a broken line
+// where mg or ma made the item.
+func keyNeedsBase64(req *netproto.Request) bool {
+	return req.KeyBinary && bytes.ContainsAny(req.Key, " \r\n")
+}
+
+func (w *worker) metaGet() {
+	req, got := &w.req, &w.fetch
+	st := w.s.MetaGet(req.Key, &hearth.GetOptions{
+		NoBump: req.Has('u'), Touch: req.Has('T'), Exptime: req.Exptime,
+		Recache: req.Has('R'), RecacheTTL: req.Recache, RecacheLast: before(req, 'T', 'R'),
+		Vivify: req.Has('N'), VivifyExptime: vivifyExptime(req), CAS: req.NewCAS, KeyBinary: keyNeedsBase64(req),
+	}, got)
+	if st != hearth.OK { // without memory to touch or make the item it is a miss too
+		if !req.Noreply {
+			w.metaCode(netproto.MetaMiss)
+		}
+		return
+	}
+	it := &got.Item
+	value := req.Has('v') && !(req.Has('C') && req.CAS == it.CAS && it.CAS != 0)
+	dst := w.o.small
+	if value {
+		dst = netproto.AppendMetaValue(dst, it.Len())
+	} else {
+		dst = append(dst, netproto.MetaOK...)
+	}
+	exptime := got.Before
+	for _, f := range req.MetaFlags {
+		switch f.Letter {
+		case 'T':
+			exptime = w.s.Until(req.Exptime)
+		case 'N':
+			if got.Created {
+				exptime = w.s.Until(req.Vivify)
+			}
+		case 't':
+			dst = netproto.AppendFlagTTL(dst, exptime, w.s.Now())
+		case 'c':
+			dst = netproto.AppendFlagUint(dst, 'c', it.CAS)
+		case 'f':
+			dst = netproto.AppendFlagUint(dst, 'f', uint64(it.Flags))
+		case 'h':
+			hit := uint64(0)
+			if it.Fetched {
+				hit = 1
+			}
+			dst = netproto.AppendFlagUint(dst, 'h', hit)
+		case 'l':
+			dst = netproto.AppendFlagUint(dst, 'l', uint64(it.Age))
+		case 's':
+			dst = netproto.AppendFlagUint(dst, 's', uint64(it.Len()))
+		case 'O':
+			dst = netproto.AppendFlag(dst, 'O', f.Token)
+		case 'k':
+			dst = netproto.AppendFlagKey(dst, it.Key, it.KeyBinary)
+		}
+	}
+	for _, f := range [...]struct {
+		letter byte
+		on     bool
+	}{{'Z', it.TokenSent}, {'X', it.Stale}, {'W', got.Won}} {
+		if f.on {
+			dst = netproto.AppendFlag(dst, f.letter, nil)
+		}
+	}
+	w.o.small = append(dst, netproto.CRLF...)
+	if value {
+		w.appendValue(it)
+	}
+}
+
+func (w *worker) metaDelete() {
+	req := &w.req
+	switch w.s.MetaDelete(req.Key, &hearth.DeleteOptions{
+		HasCAS: req.Has('C'), CAS: req.CAS, CountCAS: true, Invalidate: req.Has('I'), Clear: req.Has('x'),
+		Touch: req.Has('T'), Exptime: req.Exptime, Flags: req.Flags, NewCAS: req.NewCAS,
+	}) {
+	case hearth.OK:
+		if !req.Noreply {
+			w.metaCode(netproto.MetaOK)
+		}
+	case hearth.Exists:
+		w.metaCode(netproto.MetaExists)
+	case hearth.Miss:
+		w.metaCode(netproto.MetaNotFound)
+	default:
+		w.o.small = append(w.o.small, netproto.NoMemory...)
+	}
+}
+
+func (w *worker) metaArith() {
+	req, it := &w.req, &w.item
+	o := hearth.ArithOptions{
+		Delta: req.Delta, Decr: req.Mode == 'D', HasCAS: req.CAS != 0, CAS: req.CAS,
+		Vivify: req.Has('N'), VivifyExptime: vivifyExptime(req), Initial: req.Initial, KeyBinary: keyNeedsBase64(req),
+		Touch: req.Has('T'), Exptime: req.Exptime, NewCAS: req.NewCAS,
+	}
+	n, st := w.s.Arith(req.Key, &o, it)
+	switch st {
+	case hearth.OK:
+	case hearth.Miss:
+		w.metaCode(netproto.MetaNotFound)
+		return
+	case hearth.Exists:
+		w.metaCode(netproto.MetaExists)
+		return
+	case hearth.NonNumeric:
+		w.o.small = append(w.o.small, netproto.NonNumeric...)
+		return
+	default:
+		w.o.small = append(w.o.small, netproto.NoMemory...)
+		return
+	}
+	if req.Noreply {
+		return
+	}
+	dst := w.o.small
+	if req.Has('v') {
+		dst = netproto.AppendMetaNumber(dst, n)
+	} else {
+		dst = append(dst, netproto.MetaOK...)
+	}
+	exptime := o.Before
+	for _, f := range req.MetaFlags {
+		switch f.Letter {
+		case 'T':
+			exptime = w.s.Until(req.Exptime)
+		case 'N':
+			if o.Created {
+				exptime = w.s.Until(req.Vivify)
+			}
+		case 't':
+			dst = netproto.AppendFlagTTL(dst, exptime, w.s.Now())
+		case 'c':
+			dst = netproto.AppendFlagUint(dst, 'c', it.CAS)
+		}
+		dst = appendEcho(dst, req, &f)
+	}
+	dst = append(dst, netproto.CRLF...)
+	if req.Has('v') {
+		dst = netproto.AppendNumber(dst, n)
+	}
+	w.o.small = dst
+}
+
+// metaCode answers with a code and what the request wants back in any case.
+func (w *worker) metaCode(code string) {
+	dst := append(w.o.small, code...)
+	for i := range w.req.MetaFlags {
+		dst = appendEcho(dst, &w.req, &w.req.MetaFlags[i])
+	}
+	w.o.small = append(dst, netproto.CRLF...)
+}
+
+// appendEcho appends a flag that says only what the request said.
+func appendEcho(dst []byte, req *netproto.Request, f *netproto.Flag) []byte {
+	switch f.Letter {
+	case 'O':
+		return netproto.AppendFlag(dst, 'O', f.Token)
+	case 'k':
+		return netproto.AppendFlagKeyToken(dst, req.KeyToken, req.KeyBinary)
+	}
+	return dst
+}
+
+func (w *worker) metaDebug() {
+	req, got := &w.req, &w.fetch
+	w.counters.metaCmds.Add(1)
+	if w.s.MetaGet(req.Key, &hearth.GetOptions{Peek: true}, got) != hearth.OK {
+		w.metaCode(netproto.MetaMiss)
+		return
+	}
+	w.o.small = netproto.AppendDebug(w.o.small, &netproto.Debug{
+		Key: req.KeyToken, Exptime: got.Exptime, Now: w.s.Now(), Age: got.Age, CAS: got.CAS, Fetched: got.Fetched, Class: got.ClassID, Size: got.Size,
+	})
+}

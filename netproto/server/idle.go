@@ -1,0 +1,28 @@
+package server
+
+// second is called once a second by the server's clock.
+func (s *Server) second() {
+	s.clock.Add(1)
+	if s.o.IdleTimeout > 0 && s.o.UnixSocket == "" { // a server has unix or TCP connections, not both
+		for _, w := range s.workers {
+			w.scanIdle.Store(true)
+			wakeUp(w.wake)
+		}
+	}
+}
+
+// kickIdle closes the connections that only wait for a command, or for the rest of its line, and have done so for too long. Who is in a data
+// block or has replies to take is busy, however slow, and has all the time again afterwards.
+func (w *worker) kickIdle() {
+	now, limit := w.srv.clock.Load(), int64(w.srv.o.IdleTimeout)
+	for _, c := range w.conns {
+		switch {
+		case c == nil || c.udp != nil:
+		case !c.drained() || c.up.kind != uploadNone:
+			c.busyAt = now
+		case now-max(c.lastCmd.Load(), c.busyAt) > limit:
+			w.counters.idleKicks.Add(1)
+			w.close(c, "idle_timeout")
+		}
+	}
+}

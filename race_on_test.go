@@ -1,0 +1,5 @@
+//go:build race
+
+package hearth_test
+
+const raceEnabled = true
