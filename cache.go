@@ -281,7 +281,7 @@ func (c *Cache) sweep() {
 		s.Begin()
 		defer s.End()
 		step()
-	}, s.retire)
+	}, c.recl.wait, s.retire)
 	c.sweeper.Store(nil)
 	s.Close()
 	took := time.Since(began)

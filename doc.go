@@ -54,6 +54,8 @@
 //	reclaimer.mu → reclaimer.pinMu     of what is freed, pinned items stay
 //	reclaimer.mu → a store class's mu  retired chunks go to the free lists in the order they were retired
 //	a store class's mu → Store.pageMu  a class without chunks takes a page
+//	Sweeper.mu → an LRU class's lock   a page's items are linked before anybody may take it for swept
+//	Sweeper.mu → a store class's mu    and its free chunks are listed
 //
 // An LRU class's lock stands alone: under it items are moved, never removed. Removing one takes its index word first, and that may move
 // buckets, evict and retire. So the LRU says who goes, lets go of its lock, and the root package removes that item by the index like any other.

@@ -3,6 +3,7 @@ package hearth
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"hearth/mmapslab"
 )
@@ -102,6 +103,20 @@ func (r *reclaimer) after(f func()) {
 	defer r.mu.Unlock()
 	r.limbo = append(r.limbo, retired{stamp: r.epoch.Add(1), then: f})
 	r.waiting.Add(1)
+}
+
+// wait returns when every session that is in a section now has left it. The caller is in none.
+func (r *reclaimer) wait() {
+	left := make(chan struct{})
+	r.after(func() { close(left) })
+	for wait := time.Microsecond; ; wait = min(2*wait, time.Millisecond) {
+		r.collect()
+		select {
+		case <-left:
+			return
+		case <-time.After(wait): // sections are short, and nobody tells when they end
+		}
+	}
 }
 
 // oldest returns the lowest epoch that a session is in.

@@ -6,6 +6,7 @@ import (
 	"hearth/index"
 	"hearth/lru"
 	"hearth/mmapslab"
+	"hearth/mmapslab/fault"
 )
 
 // Parts are the pieces of a cache that a sweep or a check works on.
@@ -61,7 +62,9 @@ func (p Parts) chain(ref mmapslab.Ref) (chunks []mmapslab.Ref, ok bool) {
 // It works in steps, each in a read-side section of its own:
 //
 //  1. A growth that was under way is finished, and none begins before the end, so words do not move.
-//  2. Each live word marks its chunk, in ranges of buckets. The slab pages are not read, but for chained items, whose data chunks are marked too.
+//  2. Each live word marks its chunk, in ranges of buckets. The slab pages are not read, but for chained items, whose data chunks are marked too. Then
+//     everybody who was in a section leaves it: an item whose word was taken away before its mark has been disowned after that. Without the
+//     wait its taker might stand between the two, and step 3 would free a chunk that the taker then frees again.
 //  3. Page by page, so that memory is read in order, each marked chunk that nobody disowned is linked into its segment; the disowned ones are retired, since somebody
 //     may be reading them; all others become free; and the page is swept. Marked chunks that hold no item, for which it takes a fault of the disk or of
 //     ours, are taken out of the index by a pass of their own.
@@ -115,7 +118,7 @@ func Sweep(p Parts, damaged []uint32, excess int) (Swept, error) {
 		}
 	}
 	s.swept.Pages = len(s.drop)
-	s.Run(func(step func()) { step() }, func(ref mmapslab.Ref) { p.Store.Free(ref) })
+	s.Run(func(step func()) { step() }, func() {}, func(ref mmapslab.Ref) { p.Store.Free(ref) })
 	for page := range s.drop {
 		if err := p.Store.DropPage(page); err != nil {
 			return s.swept, err
@@ -151,8 +154,9 @@ func (s *Sweeper) add(set chunkSet, ref mmapslab.Ref) (added bool) {
 	return set.add(page, slot, s.p.Store.PerPage(page))
 }
 
-// Run does all of it. section runs a step inside a read-side section; retire gives an item's memory back once nobody can be reading it. It returns what it found.
-func (s *Sweeper) Run(section func(step func()), retire func(ref mmapslab.Ref)) Swept {
+// Run does all of it. section runs a step inside a read-side section; grace returns when everybody who is in one has left it; retire gives an item's memory back
+// once nobody can be reading it. It returns what it found.
+func (s *Sweeper) Run(section func(step func()), grace func(), retire func(ref mmapslab.Ref)) Swept {
 	s.p.Index.HoldGrowth(true)
 	defer s.p.Index.HoldGrowth(false)
 	for {
@@ -165,6 +169,7 @@ func (s *Sweeper) Run(section func(step func()), retire func(ref mmapslab.Ref)) 
 		}
 		// A writer that was past the check for held growth began one.
 	}
+	grace()
 	invalid := map[mmapslab.Ref]bool{}
 	var chained []mmapslab.Ref // disowned ones, to be freed when the pages of all their chunks are swept
 	for page := uint32(1); page <= uint32(s.p.Store.Room()); page++ {
@@ -216,6 +221,7 @@ func (s *Sweeper) mark(section func(step func())) bool {
 	s.forgetMarks()
 	s.swept = Swept{Pages: len(s.drop)}
 	s.mu.Unlock()
+	fault.Point("restore.sweep.mark")
 	var marked, deleted int64
 	ok := s.ranges(section, func(ref mmapslab.Ref, _, _ uint32) bool {
 		switch s.visit(ref) {
