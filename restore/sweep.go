@@ -329,6 +329,7 @@ func (s *Sweeper) page(page uint32, invalid map[mmapslab.Ref]bool) (dead []mmaps
 		if s.heads.has(page, slot) {
 			ref |= mmapslab.Chained
 		}
+		linked := false
 		switch {
 		case s.dead.has(page, slot):
 			if dead = append(dead, ref); !s.live.has(page, slot) {
@@ -339,9 +340,14 @@ func (s *Sweeper) page(page uint32, invalid map[mmapslab.Ref]bool) (dead []mmaps
 			if it, ok := store.Item(ref); ok {
 				s.p.Order.Relink(ref, it.Size())
 				s.swept.Items++
+				linked = true
 			} else {
 				invalid[ref] = true
 			}
+		}
+		if !linked {
+			// A leftover from before the kill: a note about a hit would take the item for linked once the page is swept.
+			store.Meta(ref).And(^uint64(mmapslab.Linked | mmapslab.ListedApart))
 		}
 	}
 	store.RebuildFree(page, func(slot uint32) bool {
