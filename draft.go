@@ -210,8 +210,10 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 			if result == index.Full && victim == 0 {
 				return refuse(NoMemory)
 			}
-			if result == index.Full {
-				s.evict(victim)
+			if result == index.Full && !s.evict(victim) {
+				if _, ok := s.c.store.Item(victim); !ok {
+					return refuse(NoMemory) // a damaged word that nobody can take away but a sweep
+				}
 			}
 			if result != index.Inserted {
 				continue

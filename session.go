@@ -171,7 +171,7 @@ func (s *Session) FlushAll(exptime int64) {
 	word := s.c.store.FlushWord()
 	for {
 		old := word.Load()
-		epoch := s.c.epoch(s.now)
+		epoch := s.c.epoch(s.c.now.Load()) // not the section's time: others may have stored under the epoch of a moment that came since
 		next := uint64(epoch+1) << 32
 		if exptime > 0 {
 			// memcached's oldest_live is a second earlier than the time given.

@@ -8,7 +8,7 @@ import (
 	"hearth/mmapslab/invariants"
 )
 
-// This is the only file of the project that imports unsafe. It gives out two things: bytes at an offset, and an aligned word at an
+// This is the only file of the project that takes unsafe to the cache's memory (the server has it for system calls on its own buffers). It gives out two things: bytes at an offset, and an aligned word at an
 // offset. Both live as long as the mapping; nothing that outlives the Arena may keep them.
 
 // Arena is the memory of a slab file: the mapping of the whole file, or heap memory of the same layout, which the race detector sees.
