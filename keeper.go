@@ -15,9 +15,7 @@ type keeper struct {
 	done    chan struct{}
 	pause   sync.Mutex // held during a round
 
-	former   uint32    // the page of a former class that is being emptied, 0: none
-	fitAt    time.Time // when to look again whether the index is too large
-	fitItems int64     // items then
+	former uint32 // the page of a former class that is being emptied, 0: none
 }
 
 // Back-off of the keeper, as memcached's maintainer: it sleeps longer while there is nothing to do.
@@ -99,21 +97,9 @@ func (c *Cache) round() (busy bool) {
 		busy = busy || growing
 	}
 	busy = c.emptyFormerPage() || busy
-	if now := time.Now(); now.After(c.keeper.fitAt) {
-		items := c.index.Len()
-		if items <= c.keeper.fitItems+c.keeper.fitItems/100 {
-			s.Begin()
-			busy = c.index.Fit() || busy
-			s.End()
-		}
-		c.keeper.fitAt, c.keeper.fitItems = now.Add(fitEvery), items
-	}
 	c.recl.collect()
 	return busy
 }
-
-// fitEvery is how long the number of items must not rise before the index is fitted to it.
-const fitEvery = 10 * time.Second
 
 // emptyFormerPage evicts, once memory is full, what is left in pages whose chunk size is not in the class table any more, page by page, so that the table's
 // classes get them. It returns whether it did something. Parts of large items stay until their items are evicted.

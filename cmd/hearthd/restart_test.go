@@ -369,6 +369,10 @@ func TestTenMillionItemsStopAndStartAtOnce(t *testing.T) {
 	if lost+wrong > 0 || err != nil {
 		t.Errorf("after SIGKILL: lost %d, wrong %d: %v", lost, wrong, err)
 	}
+	// Items are counted as the sweep comes by.
+	for deadline := time.Now().Add(time.Minute); stat(t, p.addr, "restart_sweep_ms") == "0" && time.Now().Before(deadline); {
+	}
+	t.Logf("the sweep took %s ms", stat(t, p.addr, "restart_sweep_ms"))
 	if number := stat(t, p.addr, "curr_items"); number != fmt.Sprint(items) {
 		t.Errorf("after SIGKILL: curr_items %s, want %d", number, items)
 	}
