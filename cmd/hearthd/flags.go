@@ -343,43 +343,17 @@ func (s *settings) finishOptions() error {
 	return nil
 }
 
-// listenEntries splits the values of -l into entries and takes their prefixes off. An entry given twice counts once. memcached drops one
-// that is part of what was given before, so that `-l 127.0.0.10 -l 127.0.0.1` loses the second; that is not copied.
+// listenEntries splits the values of -l into entries. An entry given twice counts once. memcached drops one that is part of what was given
+// before, so that `-l 127.0.0.10 -l 127.0.0.1` loses the second; that is not copied.
 func listenEntries(lists []string) (entries []string, err error) {
 	all := strings.Join(lists, ",")
-	refuse := func(format string, args ...any) error {
-		return fail(exOSErr, "%s\nfailed to listen on one of interface(s) %s", fmt.Sprintf(format, args...), all)
-	}
 	for _, e := range strings.FieldsFunc(all, func(r rune) bool { return r == ',' || r == ';' }) {
-		addr := e
-		for _, p := range []string{"notls", "btls", "mtls"} {
-			if strings.HasPrefix(addr, p+":") {
-				return nil, refuse("'%s' option is valid only when SSL is enabled", p)
-			}
-		}
-		if strings.HasPrefix(addr, "proto[") {
-			return nil, refuse("hearthd: -l %s: proto[] is not available in this build", e)
-		}
-		for _, p := range [][2]string{{"tag[", "]"}, {"tag_", "_"}} {
-			rest, ok := strings.CutPrefix(addr, p[0])
-			if !ok {
-				continue
-			}
-			tag, host, closed := strings.Cut(rest, p[1])
-			if !closed {
-				return nil, refuse("Invalid tag in socket config: \"%s\"", addr)
-			}
-			if len(tag) < 1 || len(tag) > 8 {
-				return nil, refuse("Listener tags must be between 1 and 8 characters: \"%s\"", tag)
-			}
-			addr = strings.TrimPrefix(host, ":") // the tag itself means something to a proxy only
-		}
-		if !slices.Contains(entries, addr) {
-			entries = append(entries, addr)
+		if !slices.Contains(entries, e) {
+			entries = append(entries, e)
 		}
 	}
 	if len(lists) > 0 && len(entries) == 0 { // most likely an unset variable in a script: neither deaf nor open to all is what was meant
-		return nil, refuse("hearthd: -l: no address given")
+		return nil, fail(exOSErr, "hearthd: -l: no address given\nfailed to listen on one of interface(s) %s", all)
 	}
 	return entries, nil
 }

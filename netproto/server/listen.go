@@ -13,10 +13,80 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listener is one listening socket.
+// listener is one listening socket, or a socket of UDP.
 type listener struct {
-	fd   int
-	addr net.Addr
+	fd       int
+	addr     net.Addr
+	protocol Protocol // of its connections
+}
+
+// endpoint is an entry of -l: [notls:|btls:|mtls:][proto[NAME]:][tag[NAME]:|tag_NAME_:]ADDRESS, each prefix with its colon.
+type endpoint struct {
+	addr     string // host, host:port, [v6], [v6]:port or *
+	protocol Protocol
+}
+
+// prefixError says what is wrong with an entry's prefixes.
+type prefixError struct{ what string }
+
+func (e prefixError) Error() string { return e.what }
+
+// parseEndpoint takes the prefixes of an entry off. A tag means something to a proxy only.
+func (o *Options) parseEndpoint(entry string) (endpoint, error) {
+	refuse := func(format string, args ...any) (endpoint, error) {
+		return endpoint{}, prefixError{fmt.Sprintf(format, args...)}
+	}
+	e := endpoint{addr: entry, protocol: o.Protocol}
+	for _, p := range []string{"notls", "btls", "mtls"} {
+		if strings.HasPrefix(e.addr, p+":") {
+			return refuse("'%s' option is valid only when SSL is enabled", p)
+		}
+	}
+	if rest, ok := strings.CutPrefix(e.addr, "proto["); ok {
+		name, host, closed := strings.Cut(rest, "]")
+		if !closed {
+			return refuse("Invalid protocol spec: \"[%s\"", name)
+		}
+		e.protocol = o.protocolNamed(name)
+		e.addr = strings.TrimPrefix(host, ":")
+	}
+	for _, p := range [][2]string{{"tag[", "]"}, {"tag_", "_"}} {
+		rest, ok := strings.CutPrefix(e.addr, p[0])
+		if !ok {
+			continue
+		}
+		tag, host, closed := strings.Cut(rest, p[1])
+		if !closed {
+			return refuse("Invalid tag in socket config: \"%s\"", e.addr)
+		}
+		if len(tag) < 1 || len(tag) > 8 {
+			return refuse("Listener tags must be between 1 and 8 characters: \"%s\"", tag)
+		}
+		e.addr = strings.TrimPrefix(host, ":")
+	}
+	switch {
+	case o.Auth != nil && e.protocol == ProtocolBinary:
+		return refuse("cannot use the binary protocol with ascii authentication: \"%s\"", entry)
+	case o.SASL != nil && e.protocol == ProtocolASCII:
+		return refuse("cannot use the ascii protocol with SASL authentication: \"%s\"", entry)
+	case e.protocol == ProtocolAuto && (o.Auth != nil || o.SASL != nil):
+		o.Logger.Warn("server: a listener with authentication does not negotiate its protocol", "listener", entry, "protocol", o.Protocol)
+		e.protocol = o.Protocol
+	}
+	return e, nil
+}
+
+// protocolNamed is the protocol of proto[NAME]. memcached compares as many letters as there are, and passes names over that it does not know.
+func (o *Options) protocolNamed(name string) Protocol {
+	for _, p := range []struct {
+		name     string
+		protocol Protocol
+	}{{"ascii", ProtocolASCII}, {"binary", ProtocolBinary}, {"negotiating", ProtocolAuto}} {
+		if name != "" && strings.HasPrefix(p.name, name) {
+			return p.protocol
+		}
+	}
+	return o.Protocol
 }
 
 // sysError says what the system said in the C library's words, as memcached prints them: Go's own table differs in the first letter.
@@ -46,6 +116,7 @@ func listen(o *Options) (ls []listener, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("failed to listen on UNIX socket: %s: %w", o.UnixSocket, inCWords(err))
 		}
+		l.protocol = o.Protocol
 		return append(ls, l), nil
 	}
 	if o.NoTCP {
@@ -56,14 +127,18 @@ func listen(o *Options) (ls []listener, err error) {
 		entries = []string{"*"}
 	}
 	for _, entry := range entries {
-		ls, err = listenEntry(ls, entry, o.Port, func(ap netip.AddrPort) (listener, error) { return listenTCP(ap, o.Backlog) })
+		ls, err = o.listenEntry(ls, entry, o.Port, func(ap netip.AddrPort) (listener, error) { return listenTCP(ap, o.Backlog) })
 		if err == nil {
 			continue
 		}
-		if len(o.Listen) == 0 {
+		all := "failed to listen on one of interface(s) " + strings.Join(o.Listen, ",")
+		switch bad := (prefixError{}); {
+		case errors.As(err, &bad):
+			return ls, fmt.Errorf("%w\n%s", bad, all) // two lines, as memcached has it
+		case len(o.Listen) == 0:
 			return ls, fmt.Errorf("failed to listen on TCP port %d: %w", o.Port, inCWords(err))
 		}
-		return ls, fmt.Errorf("failed to listen on one of interface(s) %s: %w", strings.Join(o.Listen, ","), inCWords(err))
+		return ls, fmt.Errorf("%s: %w", all, inCWords(err))
 	}
 	return ls, nil
 }
@@ -78,7 +153,7 @@ func listenUDP(o *Options) (ls []listener, err error) {
 		entries = []string{"*"}
 	}
 	for _, entry := range entries {
-		if ls, err = listenEntry(ls, entry, o.UDPPort, openUDP); err != nil {
+		if ls, err = o.listenEntry(ls, entry, o.UDPPort, openUDP); err != nil {
 			closeListeners(ls)
 			return nil, fmt.Errorf("failed to listen on UDP port %d: %w", o.UDPPort, inCWords(err))
 		}
@@ -104,7 +179,7 @@ func (s *Server) shareUDP() error {
 				return err
 			}
 			w := s.workers[next%len(s.workers)]
-			w.udp = append(w.udp, fd)
+			w.udp = append(w.udp, handed{fd, l.protocol})
 			next++
 		}
 	}
@@ -146,8 +221,12 @@ func splitEntry(entry string, port int) (string, int, error) {
 
 // listenEntry opens a listener for each address of the entry. As in memcached an address in use is passed over as long as another one of
 // the same name works, and so is a family that this machine lacks; any other failure counts.
-func listenEntry(ls []listener, entry string, port int, open func(netip.AddrPort) (listener, error)) ([]listener, error) {
-	host, port, err := splitEntry(entry, port)
+func (o *Options) listenEntry(ls []listener, entry string, port int, open func(netip.AddrPort) (listener, error)) ([]listener, error) {
+	e, err := o.parseEndpoint(entry)
+	if err != nil {
+		return ls, err
+	}
+	host, port, err := splitEntry(e.addr, port)
 	if err != nil {
 		return ls, err
 	}
@@ -162,6 +241,7 @@ func listenEntry(ls []listener, entry string, port int, open func(netip.AddrPort
 		l, err := open(netip.AddrPortFrom(addr.Unmap(), uint16(max(port, 0))))
 		switch {
 		case err == nil:
+			l.protocol = e.protocol
 			ls, opened = append(ls, l), opened+1
 		case errors.Is(err, unix.EADDRINUSE), errors.Is(err, unix.EAFNOSUPPORT), host == "" && errors.Is(err, unix.EADDRNOTAVAIL):
 			skipped = err

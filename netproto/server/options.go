@@ -7,8 +7,8 @@ import (
 
 // Options shape a Server. The zero value of each field means its default, which is memcached's.
 type Options struct {
-	// Listen holds the addresses to listen on (-l), one each: host, host:port, [v6], [v6]:port or *, without the protocol, TLS and tag
-	// prefixes of memcached's grammar. Default: all addresses of all families, on Port.
+	// Listen holds the entries of -l, one address each: host, host:port, [v6], [v6]:port or *, with the prefixes of memcached's grammar for
+	// protocol and tag. Default: all addresses of all families, on Port.
 	Listen []string
 	// Port is the TCP port of entries that name none (-p); -1 picks a free one; default 11211.
 	Port int
@@ -39,7 +39,8 @@ type Options struct {
 	// IdleTimeout closes TCP connections that sent no command for more seconds than this (-o idle_timeout); default 0: never.
 	IdleTimeout int
 
-	// Protocol is what connections speak (-B); default by the first byte of each. With Auth it is ProtocolASCII.
+	// Protocol is what connections speak (-B) unless their listener has a proto[...] of its own; default by the first byte of each. With Auth it
+	// is ProtocolASCII, with SASL ProtocolBinary.
 	Protocol Protocol
 
 	// EnableShutdown allows the shutdown command (-A).

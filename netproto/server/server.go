@@ -139,8 +139,8 @@ func (s *Server) closePolls() {
 	for _, w := range s.workers {
 		unix.Close(w.ep)
 		unix.Close(w.wake)
-		for _, fd := range w.udp { // Serve was never called
-			unix.Close(fd)
+		for _, h := range w.udp { // Serve was never called
+			unix.Close(h.fd)
 		}
 	}
 }
@@ -260,7 +260,8 @@ func (s *Server) accept() {
 				drainWake(s.wake)
 				continue
 			}
-			if !s.acceptFrom(int(ev.Fd), &next) {
+			l := &s.listeners[slices.IndexFunc(s.listeners, func(l listener) bool { return l.fd == int(ev.Fd) })]
+			if !s.acceptFrom(l, &next) {
 				since = time.Now()
 				s.disabledNum.Add(1)
 				s.watchListeners(0)
@@ -281,12 +282,12 @@ func (s *Server) watchListeners(events uint32) {
 }
 
 // acceptFrom takes what waits at one listener. False: a limit was met and accepting should pause.
-func (s *Server) acceptFrom(lfd int, next *int) bool {
+func (s *Server) acceptFrom(l *listener, next *int) bool {
 	for i := range acceptBatch {
 		if s.full() {
 			return i > 0 // the pause begins when somebody is kept waiting, not when the last place is taken
 		}
-		fd, _, err := unix.Accept4(lfd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		fd, _, err := unix.Accept4(l.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
 		case unix.EAGAIN:
@@ -311,7 +312,7 @@ func (s *Server) acceptFrom(lfd int, next *int) bool {
 		if now > s.peakConns.Load() { // only the acceptor raises it
 			s.peakConns.Store(now)
 		}
-		s.workers[*next%len(s.workers)].handOver(fd)
+		s.workers[*next%len(s.workers)].handOver(handed{fd, l.protocol})
 		*next++
 	}
 	return true

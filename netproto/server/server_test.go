@@ -540,6 +540,27 @@ func TestListensOnEachAddress(t *testing.T) {
 	}
 }
 
+func TestEachListenerHasItsProtocol(t *testing.T) {
+	const noop, answer = "\x80\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+		"\x81\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	entries := []string{"127.0.0.1", "proto[ascii]:127.0.0.1", "proto[b]:tag_x_:127.0.0.1:0", "proto[negotiating]:tag[yy]:127.0.0.1", "proto[what]:127.0.0.1:0"}
+	r := start(t, func(o *setup) { o.server.Listen, o.server.Protocol = entries, server.ProtocolBinary })
+	for i, want := range []struct{ text, binary bool }{{false, true}, {true, false}, {false, true}, {true, true}, {false, true}} {
+		addr := r.srv.Addrs()[i].String()
+		if text := dial(t, addr); want.text {
+			text.ask("get a\r\n", "END\r\n")
+		} else {
+			text.send("get aaaaaaaaaaaaaaaaaaaaaaaa\r\n")
+			text.wantEOF()
+		}
+		if binary := dial(t, addr); want.binary {
+			binary.ask(noop, answer)
+		} else {
+			binary.ask(noop+"\r\n", "CLIENT_ERROR bad command line format\r\n") // 0x0a, the opcode, ends a line
+		}
+	}
+}
+
 func TestSaysWhyItCannotListen(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -557,6 +578,12 @@ func TestSaysWhyItCannotListen(t *testing.T) {
 		{server.Options{Listen: []string{"192.0.2.1:0"}}, "failed to listen on one of interface(s) 192.0.2.1:0: Cannot assign requested address"},
 		{server.Options{Listen: []string{"127.0.0.1:x"}}, `failed to listen on one of interface(s) 127.0.0.1:x: Invalid port number: "x"`},
 		{server.Options{Listen: []string{"[::1"}}, `failed to listen on one of interface(s) [::1: Invalid IPV6 address: "[::1"`},
+		{server.Options{Listen: []string{"proto[ascii:127.0.0.1"}}, "Invalid protocol spec: \"[ascii:127.0.0.1\"\nfailed to listen on one of interface(s) proto[ascii:127.0.0.1"},
+		{server.Options{Listen: []string{"tag_x:127.0.0.1"}}, "Invalid tag in socket config: \"tag_x:127.0.0.1\"\nfailed to listen on one of interface(s) tag_x:127.0.0.1"},
+		{server.Options{Listen: []string{"proto[binary]:*"}, Auth: server.NewAuthFile("/x")},
+			"cannot use the binary protocol with ascii authentication: \"proto[binary]:*\"\nfailed to listen on one of interface(s) proto[binary]:*"},
+		{server.Options{Listen: []string{"proto[ascii]:*"}, SASL: server.NewAuthFile("/x")},
+			"cannot use the ascii protocol with SASL authentication: \"proto[ascii]:*\"\nfailed to listen on one of interface(s) proto[ascii]:*"},
 		{server.Options{UnixSocket: "/nonexistent/s"}, "failed to listen on UNIX socket: /nonexistent/s: No such file or directory"},
 		{server.Options{Threads: -1}, "server: options: -t -1, -c 1024, -R 20, -b 1024: want positive numbers"},
 	} {

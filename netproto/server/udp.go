@@ -25,22 +25,23 @@ const (
 
 // udpSocket is what a conn of UDP has besides.
 type udpSocket struct {
-	peer    unix.RawSockaddrAny // who sent the datagram that is being served
-	peerLen uint32
-	in      [maxUDPRequest]byte
-	reply   []byte
-	packet  [netproto.UDPDatagram]byte
+	protocol Protocol            // of its listener
+	peer     unix.RawSockaddrAny // who sent the datagram that is being served
+	peerLen  uint32
+	in       [maxUDPRequest]byte
+	reply    []byte
+	packet   [netproto.UDPDatagram]byte
 }
 
 // startUDP takes up the worker's descriptors. They become level-triggered and exclusive: one datagram wakes one worker.
 func (w *worker) startUDP() {
-	for _, fd := range w.udp {
-		c := &conn{fd: fd, udp: &udpSocket{}}
+	for _, h := range w.udp {
+		c := &conn{fd: h.fd, udp: &udpSocket{protocol: h.protocol}}
 		c.auth.done = true
 		w.adopt(c)
-		ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: int32(fd)}
-		if err := unix.EpollCtl(w.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-			w.srv.o.Logger.Warn("server: epoll_ctl", "fd", fd, "err", err)
+		ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: int32(c.fd)}
+		if err := unix.EpollCtl(w.ep, unix.EPOLL_CTL_ADD, c.fd, &ev); err != nil {
+			w.srv.o.Logger.Warn("server: epoll_ctl", "fd", c.fd, "err", err)
 			w.close(c, "error")
 		}
 	}
@@ -66,7 +67,7 @@ func (w *worker) turnUDP(c *conn) {
 // serveDatagram collects the reply to a datagram in c.udp.reply. Nothing comes after it, so what it leaves unfinished never happened.
 func (w *worker) serveDatagram(c *conn, in []byte) {
 	// state and lastCmd belong to `stats conns` too and stay.
-	c.protocol, c.served, c.closing, c.dead = w.srv.o.Protocol, false, false, false
+	c.protocol, c.served, c.closing, c.dead = c.udp.protocol, false, false, false
 	c.get.active, c.up.kind = false, uploadNone
 	c.udp.reply = c.udp.reply[:0]
 	for {

@@ -21,9 +21,9 @@ type worker struct {
 	s        *hearth.Session
 	verbose  bool // log request lines
 
-	conns  []*conn // by descriptor
-	live   int     // how many there are
-	udp    []int   // descriptors of UDP sockets, until run takes them up
+	conns  []*conn  // by descriptor
+	live   int      // how many there are
+	udp    []handed // UDP sockets, until run takes them up
 	events []unix.EpollEvent
 	ready  []*conn // have input that was read but not served: -R, or a long get
 	spare  []*conn // ready's other buffer
@@ -44,17 +44,23 @@ type worker struct {
 	scanIdle atomic.Bool // a second has passed: look for idle connections
 
 	mu     sync.Mutex
-	handed []int // descriptors from the acceptor, under mu
+	handed []handed // from the acceptor, under mu
 
 	_        [64]byte // the counters are read by other threads: not on a line with what this one writes all the time
 	counters struct{ bytesRead, bytesWritten, yields, authCmds, authErrors, idleKicks, metaCmds atomic.Uint64 }
 	_        [64]byte
 }
 
+// handed is a socket for a worker, and what its listener knows of it.
+type handed struct {
+	fd       int
+	protocol Protocol
+}
+
 // handOver gives the worker a new connection. It is called by the acceptor.
-func (w *worker) handOver(fd int) {
+func (w *worker) handOver(h handed) {
 	w.mu.Lock()
-	w.handed = append(w.handed, fd)
+	w.handed = append(w.handed, h)
 	w.mu.Unlock()
 	wakeUp(w.wake)
 }
@@ -127,18 +133,18 @@ func (w *worker) wait() int {
 func (w *worker) takeHanded() {
 	drainWake(w.wake)
 	w.mu.Lock()
-	fds := w.handed
+	hs := w.handed
 	w.handed = nil
 	w.mu.Unlock()
-	for _, fd := range fds {
-		c := &conn{fd: fd, events: unix.EPOLLIN, protocol: w.srv.o.Protocol}
+	for _, h := range hs {
+		c := &conn{fd: h.fd, events: unix.EPOLLIN, protocol: h.protocol}
 		c.auth.done = w.srv.o.Auth == nil && w.srv.o.SASL == nil
 		w.adopt(c)
 		if w.srv.verbosity.Load() >= 2 {
-			w.srv.o.Logger.Debug("server: new connection", "fd", fd)
+			w.srv.o.Logger.Debug("server: new connection", "fd", c.fd)
 		}
-		if err := epollAdd(w.ep, fd); err != nil {
-			w.srv.o.Logger.Warn("server: epoll_ctl", "fd", fd, "err", err)
+		if err := epollAdd(w.ep, c.fd); err != nil {
+			w.srv.o.Logger.Warn("server: epoll_ctl", "fd", c.fd, "err", err)
 			w.close(c, "error")
 		}
 	}
