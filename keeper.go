@@ -16,6 +16,9 @@ type keeper struct {
 	pause   sync.Mutex // held during a round
 
 	former uint32 // the page of a former class that is being emptied, 0: none
+
+	fitAt    time.Time // when to look again whether the index is too large
+	fitItems int64     // items then
 }
 
 // Back-off of the keeper, as memcached's maintainer: it sleeps longer while there is nothing to do.
@@ -97,7 +100,28 @@ func (c *Cache) round() (busy bool) {
 		busy = busy || growing
 	}
 	busy = c.emptyFormerPage() || busy
+	busy = c.fitIndex(time.Now()) || busy
 	c.recl.collect()
+	return busy
+}
+
+// fitEvery is how long the number of items must have stayed about the same before the index is fitted to it. It is also what bounds the cost:
+// a fit moves every word.
+const fitEvery = time.Minute
+
+// fitIndex gives memory of the index back that the last growth, or a time with more items, left over. It returns whether it did something.
+func (c *Cache) fitIndex(now time.Time) (busy bool) {
+	k := &c.keeper
+	if now.Before(k.fitAt) {
+		return false
+	}
+	items := c.index.Len()
+	if near := k.fitItems / 100; items >= k.fitItems-near && items <= k.fitItems+near {
+		k.session.Begin()
+		busy = c.index.Fit()
+		k.session.End()
+	}
+	k.fitAt, k.fitItems = now.Add(fitEvery), items
 	return busy
 }
 

@@ -89,7 +89,7 @@ the same, so that no slot comes twice in a window; were it so, an inserter would
 
 At rest a table costs 8 bytes over its load. It grows by half, so an item costs between 10.7 bytes and, right after a growth, 16; growing by less would copy
 each item more often (nine times for steps of an eighth, three for steps of a half). Where the number of items does not rise any more, Fit takes a
-table that is too large into one with a load of fitLoad, by the same steps as growth: 11.4 bytes; nobody calls it yet while serving. Not counted is the old half while items move or the old
+table that is too large into one with a load of fitLoad, by the same steps as growth: 11.9 bytes. Not counted is the old half while items move or the old
 half drains. Full windows evict only where the table is at its region's maximum, or the old half of the last growth still waits for readers.
 */
 package index

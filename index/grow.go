@@ -13,10 +13,14 @@ const (
 	growLoad     = 0.75
 	smallBuckets = 1 << 14 // 1 MiB
 	forceLoad    = 0.5     // below it a window is full because of the keys, and growing would not help
-	slackLoad    = 0.66    // below it Fit moves a large table
-	fitLoad      = 0.70    // into one of this load
+	slackLoad    = 0.667   // below it Fit moves a large table
+	fitLoad      = 0.675   // into one of this load; the nearer to growLoad, the sooner churn alone meets a full window and forces growth again
 
-	helpPerInsert = 2  // buckets an insert moves while a growth runs
+	// Buckets an insert moves while a growth runs. Inserts fill the new table meanwhile: with helpPerInsert as many as are in a sixteenth of the old
+	// one. A growth has room for them; Fit has not, so it is over sooner, or windows would fill up and live items go.
+	helpPerInsert = 2
+	helpFit       = 16
+
 	verifyBuckets = 32 // buckets that the second pass, which finds most of them MOVED, takes for one
 
 	populateBytes  = 256 << 10
@@ -34,6 +38,14 @@ func grown(buckets uint32) uint64 {
 type growth struct {
 	claim atomic.Int64 // next old bucket that nobody took yet; spreads helpers
 	done  atomic.Int64 // every old bucket below is MOVED. A helper may sleep on what it claimed, so a second pass makes sure
+	help  int          // buckets that an insert moves
+}
+
+func newGrowth(from, to uint32) *growth {
+	if to <= from {
+		return &growth{help: helpFit}
+	}
+	return &growth{help: helpPerInsert}
 }
 
 // spare tells of the other half while it is zero.
@@ -78,7 +90,7 @@ func (x *Index) startTo(v *view, to uint64) bool {
 		return x.view.Load() != v
 	}
 	fault.Point("index.grow.started")
-	x.view.CompareAndSwap(v, &view{cur: v.cur, next: x.table(other, uint32(to)), grow: &growth{}})
+	x.view.CompareAndSwap(v, &view{cur: v.cur, next: x.table(other, uint32(to)), grow: newGrowth(v.cur.buckets, uint32(to))})
 	return true
 }
 

@@ -218,7 +218,7 @@ func Attach(a *mmapslab.Arena, r Region, items Items, o Options) (*Index, error)
 	}
 	v := &view{cur: x.table(half, uint32(n[half])), spare: &spare{}}
 	if growing {
-		v.next, v.grow, v.spare = x.table(1-half, uint32(n[1-half])), &growth{}, nil
+		v.next, v.grow, v.spare = x.table(1-half, uint32(n[1-half])), newGrowth(uint32(n[half]), uint32(n[1-half])), nil
 	} else if n[1-half] != 0 {
 		x.discard(x.table(1-half, uint32(n[1-half])))
 	}
@@ -292,7 +292,7 @@ func (x *Index) Holds(h uint64, ref mmapslab.Ref) bool {
 // a live neighbour to evict. Each call moves a few buckets when the table grows.
 func (x *Index) Insert(h uint64, key []byte, ref mmapslab.Ref) (Result, mmapslab.Ref) {
 	if v := x.view.Load(); v.next != nil {
-		x.help(v, helpPerInsert)
+		x.help(v, v.grow.help)
 	} else if v.spare != nil && v.spare.populated.Load() > 0 {
 		x.start(v)
 	}

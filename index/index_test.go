@@ -497,6 +497,31 @@ func TestParallelSettersLoseNothingWhileTheTableGrows(t *testing.T) {
 	})
 }
 
+// Items that come while Fit moves the table must not fill the smaller one up.
+func TestFitEvictsNobodyWhileItemsGoOnComing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills a million items")
+	}
+	const n = 1_200_000
+	e := heapEnv(t, n, 1<<15, 1<<19)
+	fits := 0
+	for i := range n {
+		ref := e.items.add(hash(i), nil)
+		if res, _ := e.Insert(hash(i), key(i), ref); res != index.Inserted {
+			t.Fatalf("item %d, after %d times Fit: %v at %+v", i, fits, res, e.Stats())
+		}
+		if s := e.Stats(); s.Evicted != 0 {
+			t.Fatalf("item %d, after %d times Fit: %+v", i, fits, s)
+		}
+		if i%64 == 0 && e.Fit() {
+			fits++
+		}
+	}
+	if fits < 3 {
+		t.Errorf("%d times Fit, want some", fits)
+	}
+}
+
 // Nobody is evicted while the table can grow; right after a growth an item costs no more than 16 bytes, and at rest, once Fit was asked, under 12.
 func TestTableEvictsNobodyAndStaysSmall(t *testing.T) {
 	if testing.Short() {
