@@ -1,5 +1,7 @@
 package hearth
 
+import "time"
+
 // Tick makes the cache look at its clock now, so that tests need not wait for the keeper.
 func (c *Cache) Tick() {
 	c.pauseKeeper(true)
@@ -32,4 +34,14 @@ func (c *Cache) Abandon() error {
 	c.WaitSwept() // a thread of this process cannot be killed alone; processes are, in cmd/hearthd
 	c.stopKeeper()
 	return c.store.Close()
+}
+
+// FitIndex does what the keeper does once in a while, at the given time, and returns when the index has stopped moving.
+func (c *Cache) FitIndex(now time.Time) {
+	c.pauseKeeper(true)
+	c.fitIndex(now)
+	c.pauseKeeper(false)
+	for c.Stats().HashIsExpanding {
+		c.Round()
+	}
 }
