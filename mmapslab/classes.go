@@ -5,16 +5,17 @@ import "fmt"
 // maxClasses is memcached's: ids 1 to 63.
 const maxClasses = 63
 
-// ChunkSizes returns memcached's table of chunk sizes: from memcachedHeader+minSpace up, each factor times the one before, truncated and
-// rounded up to 8, and chunkMax last (slabs.c, slabs_init). Operators know the class ids, so the table is memcached's although our header is
-// smaller. There are two differences: sizes under MinChunkSize, which need a minSpace under 16, are raised to it; and a size that comes twice
-// is one class, where memcached has a second one that it never uses.
+// ChunkSizes returns the chunk sizes for memcached's -f, -n and slab_chunk_max: memcached's table (slabs.c, slabs_init), from memcachedHeader+minSpace
+// up, each factor times the one before, truncated and rounded up to 8, with headerSaved taken off each, and chunkMax last. Operators know the
+// class ids: an item has the class that it has in memcached, or now and then the one below, in a chunk that is smaller by what our header is.
+// In memcached's own sizes most items would waste what the header saves. There are two more differences: sizes that come under MinChunkSize,
+// which needs a minSpace under 32, are raised to it; and a size that comes twice is one class, where memcached has a second one that it never uses.
 func ChunkSizes(factor float64, minSpace, chunkMax int) []int {
 	var sizes []int
 	size := memcachedHeader + minSpace
 	for n := 1; n < maxClasses && float64(size) < float64(chunkMax)/factor; n++ {
 		size = (size + 7) &^ 7
-		if s := max(size, MinChunkSize); len(sizes) == 0 || s > sizes[len(sizes)-1] {
+		if s := max(size-headerSaved, MinChunkSize); len(sizes) == 0 || s > sizes[len(sizes)-1] {
 			sizes = append(sizes, s)
 		}
 		size = int(float64(size) * factor)
@@ -22,8 +23,13 @@ func ChunkSizes(factor float64, minSpace, chunkMax int) []int {
 	return append(sizes, chunkMax)
 }
 
-// memcachedHeader is the size of memcached's own item header, from which its chunk sizes start.
-const memcachedHeader = 48
+const (
+	// memcachedHeader is the size of memcached's own item header, from which its chunk sizes start.
+	memcachedHeader = 48
+	// headerSaved is by how much an item is smaller here, in whole words: memcached has its header, the CAS, a NUL behind the key and a line end
+	// behind the value.
+	headerSaved = (memcachedHeader + 8 + 1 + 2 - HeaderSize) &^ 7
+)
 
 func validateSizes(sizes []int) error {
 	for i, size := range sizes {

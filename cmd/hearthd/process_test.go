@@ -235,11 +235,11 @@ func TestPortFileNamesThePorts(t *testing.T) {
 	}
 }
 
-func TestVeryVerbosePrintsMemcachedsSlabClasses(t *testing.T) {
+func TestVeryVerbosePrintsTheSlabClasses(t *testing.T) {
 	p := startHearthd(t, "-vv")
 	for _, want := range []string{
-		"slab class   1: chunk size        96 perslab   10922\n",
-		"slab class  38: chunk size    394840 perslab       2\n",
+		"slab class   1: chunk size        80 perslab   13107\n",
+		"slab class  38: chunk size    394824 perslab       2\n",
 		"slab class  39: chunk size    524288 perslab       2\n",
 	} {
 		if !strings.Contains(p.stderr.String(), want) {
