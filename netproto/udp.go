@@ -13,11 +13,20 @@ const (
 )
 
 // ParseUDP takes the frame off a datagram. Not ok are those that hold no request, or only a part of one: nobody puts parts together.
+//
+// Nor is what could be a reply. A sender's address is easily forged, and an answer to an ERROR is an ERROR: one datagram would keep two servers
+// busy with each other for good. memcached does answer.
 func ParseUDP(datagram []byte) (id uint16, request []byte, ok bool) {
-	if len(datagram) <= udpHeader || binary.BigEndian.Uint16(datagram[4:]) != 1 {
+	if len(datagram) <= udpHeader || binary.BigEndian.Uint16(datagram[4:]) != 1 || startsReply(datagram[udpHeader]) {
 		return 0, nil, false
 	}
 	return binary.BigEndian.Uint16(datagram), datagram[udpHeader:], true
+}
+
+// startsReply tells whether replies begin with b, and so no request does: commands are in lower case, replies to them words in upper case or numbers. Lines of a
+// dump are neither, but the answer to one is.
+func startsReply(b byte) bool {
+	return b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' || b == binaryReplyMagic
 }
 
 // UDPDatagrams is how many datagrams a reply of size bytes takes.

@@ -148,6 +148,22 @@ func TestUDPAnswersEachDatagramOnItsOwn(t *testing.T) {
 	}
 }
 
+// TestUDPDoesNotAnswerReplies sends the server what it answers itself, as another server would that somebody made it write to.
+func TestUDPDoesNotAnswerReplies(t *testing.T) {
+	r := start(t, withUDP, func(o *setup) { o.server.Threads = 1 }) // one worker: replies come in order
+	u := udp(t, r)
+	for _, request := range []string{
+		"nonsense\r\n", "get\r\n", "x\r\n", "set n 0 0 1\r\n7\r\n", "set n 0 0 1\r\n77\r\n", "add n 0 0 1\r\n1\r\n", "cas n 0 0 1 1\r\n1\r\n", "get none\r\n", "get n\r\n",
+		"incr n 1\r\n", "touch n 0\r\n", "delete n\r\n", "delete n\r\n", "flush_all x\r\n", "stats\r\n", "version\r\n", "verbosity 0\r\n", "shutdown\r\n",
+		"cache_memlimit 1\r\n", "slabs reassign 0 0\r\n", "lru mode flat\r\n", "mn\r\n", "mg none v\r\n", "ms m 1\r\n1\r\n", "mg m v\r\n", "me m\r\n", "ma none\r\n", "md m\r\n",
+		rawPacket(0x0a, "", ""), rawPacket(0x0b, "", ""), rawPacket(0x77, "", ""), rawPacket(0x00, "", "none"),
+	} {
+		u.send(t, request)
+		reply, _ := u.receive(t)
+		u.silent(t, append(frame(999, 0, 1, 0), reply...))
+	}
+}
+
 func TestUDPNumbersADatagramsRepliesAsOneSeries(t *testing.T) {
 	u := udp(t, start(t, withUDP))
 	var all, keys string
