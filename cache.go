@@ -239,7 +239,7 @@ func (c *Cache) attach(file *mmapslab.File, v restore.Verdict) (restore.Verdict,
 // rebuild takes free lists, LRU and counters over after a clean stop, and sweeps when that is not possible.
 func (c *Cache) rebuild(v restore.Verdict, was *mmapslab.Superblock, damaged []uint32) (restore.Verdict, error) {
 	limit, assigned, _ := c.store.Pages()
-	excess := max(0, min(assigned, int(was.PageLimit))-limit)
+	excess := max(0, owed(was, assigned)-limit)
 	why := ""
 	switch {
 	case v.Kind == restore.Unclean && len(damaged) == 0 && excess == 0:
@@ -266,6 +266,11 @@ func (c *Cache) rebuild(v restore.Verdict, was *mmapslab.Superblock, damaged []u
 		return v, err
 	}
 	c.restart.swept, c.restart.sweep = swept, time.Since(began)
+	if excess > 0 {
+		if err := c.writeLimit(limit); err != nil {
+			return v, err
+		}
+	}
 	if v.Kind == restore.Clean {
 		v.Reason += "; swept, since " + why
 	}
@@ -315,10 +320,18 @@ func (c *Cache) indexParts() (index.Region, index.Options) {
 	}
 }
 
+// owed is how many of the assigned pages count towards the memory limit. There are more than the limit that the superblock tells: the first pages of some
+// classes, which are allowed on top. The superblock goes on telling the higher limit until its pages are given back, or a kill would hide them.
+func owed(sb *mmapslab.Superblock, assigned int) int { return min(int(sb.PageLimit), assigned) }
+
 // run marks the file as running, durably, before the first change.
 func (c *Cache) run() error {
-	limit, _, _ := c.store.Pages()
-	c.store.Edit(func(sb *mmapslab.Superblock) { sb.Generation++; sb.Stopped = 0; sb.PageLimit = uint32(limit) })
+	limit, assigned, _ := c.store.Pages()
+	c.store.Edit(func(sb *mmapslab.Superblock) {
+		sb.Generation++
+		sb.Stopped = 0
+		sb.PageLimit = uint32(max(limit, owed(sb, assigned)))
+	})
 	return c.store.SetState(mmapslab.Running, c.identity())
 }
 

@@ -49,7 +49,9 @@ func (c *Cache) SetMemoryLimit(bytes int64) error {
 	}
 	c.full.Store(false)
 	if pages < int64(was) {
-		return c.writeLimit(int(pages))
+		super := c.store.Super()
+		_, assigned, _ := c.store.Pages()
+		return c.writeLimit(max(int(pages), owed(&super, assigned)))
 	}
 	return nil
 }

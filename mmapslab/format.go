@@ -82,7 +82,7 @@ type Superblock struct {
 	State      State
 	Unclean    uint32 // starts in a row that found the file Running
 	OwnFaults  uint32 // of those, how many died while attaching or by a fault of our own
-	PageLimit  uint32 // the memory limit of the last start; a class's first page may be above it
+	PageLimit  uint32 // the memory limit, or an earlier one while its pages are in use; a class's first page may be above it
 	Generation uint64 // one more at each start
 	HashSeed   uint64 // of xxhash64 over the key
 

@@ -98,22 +98,7 @@ func killLoop(t *testing.T, prof profile, kills int) {
 		}
 		return p
 	}
-	check := func() {
-		c, err := hearth.Open(hearth.Options{Path: file, MemoryLimit: int64(prof.memory) << 20, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if kind := c.Stats().RestartKind; kind == "cold" {
-			t.Errorf("the check found the file %s: %s", kind, c.Stats().RestartReason)
-		}
-		if found := c.Check(); len(found) > 0 {
-			findings += len(found)
-			t.Errorf("the file is inconsistent in %d places; the first: %v", len(found), found[0])
-		}
-		if err := c.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	check := func() { findings += wantSound(t, file, prof.memory) }
 
 	for round := range kills {
 		p := begin()
@@ -214,6 +199,26 @@ func killLoop(t *testing.T, prof profile, kills int) {
 	t.Logf("%d kills under load and %d during a start; %d operations, %d acknowledged, %d in flight; %d keys checked: 0 lost, 0 wrong, 0 resurrected; "+
 		"starts %v; %d findings; exec to serving p50 %v, p99 %v; %d values found evicted", kills, early, sent, acked, undecided, checked, kinds, findings,
 		restarts[len(restarts)/2], restarts[len(restarts)*99/100], l.evicted.Load())
+}
+
+// wantSound opens a file that no server has, with -m memory, and fails if it is cold or Check finds something. It returns how much that was.
+func wantSound(t testing.TB, file string, memory int) int {
+	t.Helper()
+	c, err := hearth.Open(hearth.Options{Path: file, MemoryLimit: int64(memory) << 20, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kind := c.Stats().RestartKind; kind == "cold" {
+		t.Errorf("the check found the file %s: %s", kind, c.Stats().RestartReason)
+	}
+	found := c.Check()
+	if len(found) > 0 {
+		t.Errorf("the file is inconsistent in %d places; the first: %v", len(found), found[0])
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return len(found)
 }
 
 // joined is the first few of many errors.

@@ -305,3 +305,66 @@ func TestLessMemoryKeepsWhatFits(t *testing.T) {
 		}
 	}
 }
+
+// TestMemoryLimitChangedWhileServing changes the limit by cache_memlimit. At the next start -m counts alone: what fits is there, and what does not fit goes, whether the
+// limit in between was higher or lower.
+func TestMemoryLimitChangedWhileServing(t *testing.T) {
+	for _, test := range []struct {
+		first, between, next int // MiB
+		items                int // of 8 KB
+		fit                  bool
+	}{
+		{first: 16, between: 64, next: 64, items: 5_000, fit: true},
+		{first: 16, between: 64, next: 16, items: 5_000},
+		{first: 64, between: 16, next: 64, items: 5_000, fit: true},
+		{first: 64, between: 16, next: 32, items: 5_000},
+		{first: 64, between: 16, next: 16, items: 1_000, fit: true},
+	} {
+		for _, end := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+			t.Run(fmt.Sprintf("-m %d, cache_memlimit %d, %v, -m %d", test.first, test.between, end, test.next), func(t *testing.T) {
+				file := newFile(t)
+				s := newNumbered(test.items, 8000)
+				p := startHearthd(t, "-e", file, "-m", strconv.Itoa(test.first))
+				change := func() {
+					if got := talk(t, p.addr, fmt.Sprintf("cache_memlimit %d", test.between)); got[0] != "OK" {
+						t.Fatalf("cache_memlimit: %s", got[0])
+					}
+				}
+				if test.between > test.first {
+					change()
+				}
+				if err := s.load(p.addr, 0, test.items, true, new(atomic.Int64)); err != nil {
+					t.Fatal(err)
+				}
+				if test.between < test.first {
+					change()
+				}
+				if limit := number(t, p, "limit_maxbytes"); limit != test.between<<20 {
+					t.Errorf("limit_maxbytes %d after cache_memlimit", limit)
+				}
+				p.stop(t, end)
+				kept := test.items
+				for round := range 2 { // the second start finds a file that fits
+					p = startHearthd(t, "-e", file, "-m", strconv.Itoa(test.next))
+					_, lost, wrong, err := s.verify(p.addr, 1)
+					kind, limit, malloced := stat(t, p.addr, "restart_kind"), number(t, p, "limit_maxbytes"), number(t, p, "total_malloced")
+					t.Logf("start %d: %s, %d of %d items there, limit_maxbytes %d, total_malloced %d", round+1, kind, test.items-lost, test.items, limit, malloced)
+					if kind == "cold" || wrong > 0 || limit != test.next<<20 || malloced > (test.next+3)<<20 { // a class's first page may come on top
+						t.Errorf("%d wrong: %v", wrong, err)
+					}
+					switch {
+					case test.fit && lost > 0:
+						t.Errorf("%d items lost, though all fit", lost)
+					case round == 0 && !test.fit && (lost == 0 || lost == test.items):
+						t.Errorf("%d items lost, want those above the limit", lost)
+					case round == 1 && test.items-lost != kept:
+						t.Errorf("%d items stayed at the first start, %d at the second", kept, test.items-lost)
+					}
+					kept = test.items - lost
+					p.stop(t, end)
+				}
+				wantSound(t, file, test.next)
+			})
+		}
+	}
+}
