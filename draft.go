@@ -96,6 +96,20 @@ func (s *Session) draft(d *Draft, key []byte, fields *mmapslab.Fields, m mmapsla
 // Remaining returns how many value bytes are still to be written.
 func (d *Draft) Remaining() int { return len(d.cur) + d.left }
 
+// Held returns how many bytes of the cache's memory a draft holds.
+func (s *Session) Held(d *Draft) int {
+	store := s.c.store
+	if d.ref == 0 {
+		return 0
+	}
+	held := store.ChunkSize(d.ref)
+	if d.ref&mmapslab.Chained != 0 {
+		it := store.Unsealed(d.ref)
+		held += it.ValueLen() - d.left
+	}
+	return held
+}
+
 // Next returns the next stretch of memory to write value bytes into, for example by reading from a socket, or nil when no chunk could
 // be had: then Discard and answer out of memory. It is empty only when nothing remains.
 func (s *Session) Next(d *Draft) []byte {
@@ -150,6 +164,12 @@ func (c *Cache) freeItem(ref mmapslab.Ref) {
 		c.store.Free(chunks...)
 	}
 	c.store.Free(ref)
+}
+
+// itemSize returns what an item takes in bytes. Nobody else can free it meanwhile.
+func (c *Cache) itemSize(ref mmapslab.Ref) int {
+	it := c.store.Unsealed(ref)
+	return it.Size()
 }
 
 // copyValue writes an item's whole value into a draft.

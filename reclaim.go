@@ -20,6 +20,7 @@ import (
 type reclaimer struct {
 	epoch atomic.Uint64 // starts at 1, so that 0 can mean outside
 	free  func(ref mmapslab.Ref)
+	size  func(ref mmapslab.Ref) int
 
 	slotMu sync.Mutex
 	slots  atomic.Pointer[[]*slot] // replaced as a whole, so that scans take no lock
@@ -32,6 +33,7 @@ type reclaimer struct {
 	pinMu  sync.Mutex
 	pinned map[mmapslab.Ref]pinState
 	pins   atomic.Int64
+	dead   atomic.Int64 // bytes of items that would be free but for their pins
 }
 
 // slot is where a session announces that it is in a section, on a cache line of its own.
@@ -48,14 +50,14 @@ type retired struct {
 	then  func()
 }
 
-// pinState counts an item's pins; retired is set when it would be free but for them.
+// pinState counts an item's pins; retired is its size from when it would be free but for them, 0 before.
 type pinState struct {
 	count   int
-	retired bool
+	retired int
 }
 
-func newReclaimer(free func(mmapslab.Ref)) *reclaimer {
-	r := &reclaimer{free: free, pinned: map[mmapslab.Ref]pinState{}}
+func newReclaimer(free func(mmapslab.Ref), size func(mmapslab.Ref) int) *reclaimer {
+	r := &reclaimer{free: free, size: size, pinned: map[mmapslab.Ref]pinState{}}
 	r.epoch.Store(1)
 	r.slots.Store(new([]*slot))
 	return r
@@ -167,7 +169,8 @@ func (r *reclaimer) keepForPins(ref mmapslab.Ref) bool {
 	defer r.pinMu.Unlock()
 	p, ok := r.pinned[ref]
 	if ok {
-		p.retired = true
+		p.retired = r.size(ref)
+		r.dead.Add(int64(p.retired))
 		r.pinned[ref] = p
 	}
 	return ok
@@ -193,7 +196,8 @@ func (r *reclaimer) unpin(ref mmapslab.Ref) {
 	}
 	r.pins.Add(-1)
 	r.pinMu.Unlock()
-	if p.count == 0 && p.retired {
+	if p.count == 0 && p.retired > 0 {
+		r.dead.Add(-int64(p.retired))
 		r.free(ref)
 	}
 }

@@ -331,6 +331,9 @@ func (s *Session) Unpin(p Pin) {
 	}
 }
 
+// PinnedDead returns how many bytes of the memory limit are with items that were deleted, replaced or evicted, and wait for their last Unpin.
+func (c *Cache) PinnedDead() int64 { return c.recl.dead.Load() }
+
 func (s *Session) view(it *Item, f *found) {
 	flags := f.item.Flags()
 	*it = Item{

@@ -15,6 +15,8 @@ const (
 	inputSize = 16 << 10
 	// smallInput is the buffer for a few leftover bytes: most often part of one line.
 	smallInput = 2 << 10
+	// longLinesMost bounds the buffers for lines longer than inputSize, over all connections: four of the longest. What lies in them is heap and not of -m.
+	longLinesMost = 4 * netproto.MaxMultiget
 	// copyMax is the largest value that is copied into the output; above it the copy costs more than the pieces of a writev.
 	copyMax = 16 << 10
 	// flushAt is how much output waits for the end of a turn.
@@ -39,6 +41,7 @@ type conn struct {
 	udp  *udpSocket // nil: the others
 	auth authState
 	up   upload
+	held int64 // bytes of up's draft that Server.uploads has
 	get  getState
 	dump *dump  // nil: none is on its way to the client
 	out  output // pending output
@@ -81,6 +84,8 @@ type upload struct {
 	noreply bool
 	ntail   int8    // bytes of the CRLF that are there
 	tail    [2]byte // those
+	since   int64   // Server.clock at its begin
+	size    int     // of the value
 	cas     uint64
 	draft   hearth.Draft
 	drop    int64       // bytes still to be dropped
@@ -151,6 +156,7 @@ func (w *worker) endTurn(c *conn) {
 		w.close(c, "shutdown")
 		return
 	}
+	w.countUpload(c)
 	events, state := uint32(unix.EPOLLIN), connRead
 	switch {
 	case pending:
@@ -185,10 +191,15 @@ func (w *worker) read(c *conn) []byte {
 		w.releaseInput(c)
 	default:
 		if have == len(c.base) {
+			if w.srv.longLines.Load()+int64(have) > longLinesMost {
+				c.dead = true // as one that is too long
+				return nil
+			}
 			bigger := make([]byte, 2*have)
 			copy(bigger, c.in)
 			w.releaseInput(c)
 			c.base = bigger
+			w.srv.longLines.Add(int64(2 * have))
 		} else {
 			copy(c.base, c.in)
 		}
@@ -385,6 +396,9 @@ func (w *worker) keep(c *conn, own bool, rest []byte) {
 
 func (w *worker) releaseInput(c *conn) {
 	if c.base != nil {
+		if len(c.base) > inputSize {
+			w.srv.longLines.Add(-int64(len(c.base)))
+		}
 		w.pool.put(c.base)
 		c.base, c.in = nil, nil
 	}

@@ -24,7 +24,7 @@
 //
 //   - Input: in the worker's buffer during the turn. What is left over (part of a line, or requests behind -R) moves to a buffer of the
 //     connection, small if possible; an idle connection has none. Only the line of a get may outgrow inputSize, up to netproto.MaxMultiget, and the
-//     token of an authentication, up to netproto.MaxAuthToken.
+//     token of an authentication, up to netproto.MaxAuthToken; what all connections have beyond inputSize shares longLinesMost.
 //   - Data blocks: go straight into the draft. Behind the first read of a line, readv fills the draft's memory and then the input buffer. Blocks that
 //     nobody wants are dropped as they come.
 //   - Output: in the worker's buffer during the turn; it is written early when it passes flushAt. Values up to copyMax are copied into it, a
@@ -32,6 +32,8 @@
 //   - Pending output: small bytes are copied to the connection, a large value is pinned. There is at most one of each, because a connection with
 //     pending output is neither read nor served: a client that does not read costs one output buffer and one pin, whatever it asked for. A get
 //     in the middle keeps its place in the line.
+//
+// What waits in the cache's memory for clients, drafts and pinned items that are dead, is bounded by half of the memory limit: see waiting.go.
 //
 // # Who may
 //

@@ -174,6 +174,7 @@ func (w *worker) prepare(c *conn, mode hearth.Mode, noreply bool) bool {
 	switch w.s.Prepare(&up.draft, mode, req.Key, req.Flags, req.Exptime, req.Size) {
 	case hearth.OK:
 		up.kind, up.noreply, up.ntail, up.cas = uploadStore, noreply, 0, req.CAS
+		up.since, up.size = w.srv.clock.Load(), req.Size
 		return true
 	case hearth.TooLarge:
 		up.reply = netproto.TooLarge

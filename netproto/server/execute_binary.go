@@ -204,6 +204,7 @@ func (w *worker) storeBinary(c *conn, mode hearth.Mode) {
 		return
 	}
 	up.kind, up.noreply, up.cas = uploadStore, req.Quiet, req.CAS
+	up.since, up.size = w.srv.clock.Load(), req.Size
 	if up.cas != 0 && w.srv.cache.Options().NoCAS { // then memcached does not see that there is one
 		up.cas = 0
 	}

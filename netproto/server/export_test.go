@@ -2,12 +2,12 @@ package server
 
 import "runtime"
 
-// Second lets a second pass, for idle timeouts and what is counted in seconds, and returns when the workers have begun to look for idle
+// Second lets a second pass, for idle timeouts and what is counted in seconds, and returns when the workers have begun to look for idle and slow
 // connections: what is sent afterwards comes too late to save one.
 func (s *Server) Second() {
 	s.second()
 	for _, w := range s.workers {
-		for w.scanIdle.Load() {
+		for w.scanIdle.Load() || w.scanSlow.Load() {
 			runtime.Gosched()
 		}
 	}

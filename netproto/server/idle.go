@@ -3,9 +3,11 @@ package server
 // second is called once a second by the server's clock.
 func (s *Server) second() {
 	s.clock.Add(1)
-	if s.o.IdleTimeout > 0 && s.o.UnixSocket == "" { // a server has unix or TCP connections, not both
+	idle := s.o.IdleTimeout > 0 && s.o.UnixSocket == "" // a server has unix or TCP connections, not both
+	if slow := s.tooMuchWaits(); idle || slow {
 		for _, w := range s.workers {
-			w.scanIdle.Store(true)
+			w.scanIdle.Store(idle)
+			w.scanSlow.Store(slow)
 			wakeUp(w.wake)
 		}
 	}

@@ -18,6 +18,8 @@ type output struct {
 
 	pinned bool // item is held by pin, for it outlives its turn
 	pin    hearth.Pin
+	since  int64 // Server.clock when it was pinned
+	before int   // what sent was then
 }
 
 // pending tells whether there is anything to send.
@@ -69,6 +71,7 @@ func (w *worker) park(c *conn) {
 	to.split -= skip
 	to.item = from.item
 	to.pin, to.pinned = w.s.Pin(&to.item), true
+	to.since, to.before = w.srv.clock.Load(), to.sent
 }
 
 // drain sends pending output; true when all of it is out.

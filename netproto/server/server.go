@@ -59,7 +59,9 @@ type Server struct {
 
 	conns, peakConns        atomic.Int64 // client connections now, and the most there were
 	totalConns, rejected    atomic.Uint64
-	disabled                atomic.Bool // not accepting
+	uploads                 atomic.Int64 // bytes of the cache's memory in uploads that wait for their clients
+	longLines               atomic.Int64 // bytes of buffers for lines longer than inputSize
+	disabled                atomic.Bool  // not accepting
 	disabledNum, disabledUs atomic.Uint64
 
 	prefixes prefixStats

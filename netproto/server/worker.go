@@ -42,6 +42,7 @@ type worker struct {
 	stopping bool
 	deadline time.Time   // of the stop
 	scanIdle atomic.Bool // a second has passed: look for idle connections
+	scanSlow atomic.Bool // too much memory waits for clients: look for slow ones
 
 	mu     sync.Mutex
 	handed []handed // from the acceptor, under mu
@@ -99,6 +100,9 @@ func (w *worker) run() {
 		w.spare = queue[:0]
 		if w.scanIdle.Swap(false) {
 			w.kickIdle()
+		}
+		if w.scanSlow.Swap(false) {
+			w.dropSlow()
 		}
 		if !w.stopping && w.srv.stopping.Load() {
 			w.stopping, w.deadline = true, time.Now().Add(stopTimeout)
@@ -181,6 +185,7 @@ func (w *worker) close(c *conn, reason string) {
 		w.dropMeta(&c.up)
 		c.up.kind = uploadNone
 	}
+	w.countUpload(c)
 	w.dropPending(c)
 	w.endDump(c)
 	w.releaseInput(c)
