@@ -14,15 +14,18 @@ import (
 )
 
 // residentBytes is VmRSS of the process, with the slab file's pages that it has touched.
-func residentBytes(t testing.TB, p *proc) int {
+func residentBytes(t testing.TB, p *proc) int { return procStatus(t, p, "VmRSS") }
+
+// procStatus is a field of the process's status that counts memory, in bytes.
+func procStatus(t testing.TB, p *proc, field string) int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := regexp.MustCompile(`VmRSS:\s+(\d+) kB`).FindSubmatch(text)
+	m := regexp.MustCompile(field + `:\s+(\d+) kB`).FindSubmatch(text)
 	if m == nil {
-		t.Fatalf("no VmRSS in\n%s", text)
+		t.Fatalf("no %s in\n%s", field, text)
 	}
 	kb, _ := strconv.Atoi(string(m[1]))
 	return kb << 10
