@@ -122,5 +122,6 @@ func (s *Session) evict(ref mmapslab.Ref) bool {
 	if f.meta&mmapslab.Active != 0 {
 		counts.inc(evEvictedActive)
 	}
+	s.c.observeEviction(ref, &it, f.meta, s.now)
 	return true
 }

@@ -33,6 +33,7 @@ type Cache struct {
 	sweepDone chan struct{}                   // closed when none runs
 	full      atomic.Bool                     // there was no page to add
 	events    [mmapslab.ClassIDs]classEvents
+	observer  atomic.Pointer[func(*Event)] // nil: none
 
 	mu       sync.Mutex
 	sessions map[*Session]bool

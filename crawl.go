@@ -82,6 +82,8 @@ func (k *crawler) state() (starts uint64, running bool) {
 // crawl is one crawl, on a goroutine and session of its own.
 func (s *Session) crawl(o CrawlOptions, stop <-chan struct{}) {
 	var checked [mmapslab.ClassIDs]uint64
+	var tally crawlTally
+	defer s.c.observeCrawl(&tally, time.Now())
 	var w Walk
 	batch := 0
 	for more := true; more; {
@@ -93,12 +95,15 @@ func (s *Session) crawl(o CrawlOptions, stop <-chan struct{}) {
 			}
 			checked[class]++
 			batch++
+			seen := &tally[class][f.meta.Segment()]
+			seen.examined++
 			counts := &s.c.events[class]
 			counts.inc(evCrawlerChecked)
 			if f.fate == alive || !s.remove(f) {
 				return
 			}
 			counts.inc(evCrawlerReclaimed)
+			seen.reclaimed++
 			if f.meta&mmapslab.Fetched == 0 {
 				counts.inc(evExpiredUnfetched)
 			}

@@ -56,6 +56,7 @@
 //	a store class's mu → Store.pageMu  a class without chunks takes a page
 //	Sweeper.mu → an LRU class's lock   a page's items are linked before anybody may take it for swept
 //	Sweeper.mu → a store class's mu    and its free chunks are listed
+//	keeper.pause → Observe's function  takes its own locks last: it must not call back
 //
 // An LRU class's lock stands alone: under it items are moved, never removed. Removing one takes its index word first, and that may move
 // buckets, evict and retire. So the LRU says who goes, lets go of its lock, and the root package removes that item by the index like any other.

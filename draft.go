@@ -93,6 +93,14 @@ func (s *Session) draft(d *Draft, key []byte, fields *mmapslab.Fields, m mmapsla
 	return OK
 }
 
+// View fills it with a draft as it is so far, valid until the next call. Its value and CAS are not there yet.
+func (s *Session) View(d *Draft, it *Item) {
+	s.view(it, &found{ref: d.ref, item: s.c.store.Unsealed(d.ref), meta: mmapslab.Meta(s.c.store.Meta(d.ref).Load())})
+}
+
+// Mode returns the mode of Prepare.
+func (d *Draft) Mode() Mode { return d.mode }
+
 // Remaining returns how many value bytes are still to be written.
 func (d *Draft) Remaining() int { return len(d.cur) + d.left }
 
@@ -355,6 +363,7 @@ func (s *Session) join(d *Draft, key []byte, cas uint64, o *StoreOptions) Status
 	})
 	switch st {
 	case OK:
+		o.ClassID, o.Exptime = s.c.store.ListClass(f.ref), f.meta.Exptime()
 		s.counts.inc(nStored)
 	case Miss:
 		if f.fate != absent {

@@ -45,6 +45,8 @@ type Fetch struct {
 	Before  uint32 // its exptime before Touch
 	Won     bool   // the caller is the one to recache the item
 	Created bool   // there was none: this is a new, empty one
+
+	Expired, Flushed bool // with Peek, on Miss: there is an item, but it is over
 }
 
 // MetaGet looks key up and fills got on OK. A stale item whose token nobody has gives it to the first who fetches it. OK, Miss, or NoMemory.
@@ -52,6 +54,7 @@ func (s *Session) MetaGet(key []byte, o *GetOptions, got *Fetch) Status {
 	f := s.look(key)
 	if o.Peek {
 		if f.fate != alive {
+			*got = Fetch{Expired: f.fate == expired, Flushed: f.fate == flushed}
 			return Miss
 		}
 		*got = Fetch{Before: f.meta.Exptime()}
@@ -222,6 +225,8 @@ type StoreOptions struct {
 	Vivify        bool   // with Append and Prepend: where there is no item, store the draft with VivifyExptime, in protocol terms
 	VivifyExptime int64
 	Size          int // set by CommitMeta on OK: bytes of the value as it is now, which Append and Prepend have not seen before
+	ClassID       int // set by CommitMeta on OK, where the new item is not the draft as it was: its slab class and exptime
+	Exptime       uint32
 }
 
 // MarkKeyBinary says of a draft that its key was given in base64.
@@ -245,13 +250,14 @@ func (s *Session) CommitMeta(d *Draft, o *StoreOptions) (uint64, Status) {
 		st = s.join(d, it.Key(), cas, o)
 		if st == NotStored && o.Vivify {
 			d.mode = Add
-			s.c.store.Meta(d.ref).Store(uint64(mmapslab.MakeMeta(s.absolute(o.VivifyExptime), s.now)))
+			o.ClassID, o.Exptime = s.c.store.ListClass(d.ref), s.absolute(o.VivifyExptime)
+			s.c.store.Meta(d.ref).Store(uint64(mmapslab.MakeMeta(o.Exptime, s.now)))
 			s.c.store.Seal(d.ref, cas, s.c.epoch(s.now))
 			st = s.store(d, &it, 0)
 		}
 		s.Discard(d)
 	case d.mode == CAS && o.Invalidate:
-		st = s.storeStale(d, it.Key(), cas, o.CAS)
+		st = s.storeStale(d, it.Key(), cas, o)
 		s.Discard(d)
 	default:
 		s.c.store.Seal(d.ref, cas, s.c.epoch(s.now))
@@ -264,8 +270,8 @@ func (s *Session) CommitMeta(d *Draft, o *StoreOptions) (uint64, Status) {
 }
 
 // storeStale is a store in CAS mode that a lower CAS does not keep out. The draft is only the source: what the new item is like depends on the old one.
-func (s *Session) storeStale(d *Draft, key []byte, cas, given uint64) Status {
-	from := s.c.store.Unsealed(d.ref)
+func (s *Session) storeStale(d *Draft, key []byte, cas uint64, o *StoreOptions) Status {
+	from, given := s.c.store.Unsealed(d.ref), o.CAS
 	fresh := mmapslab.Meta(s.c.store.Meta(d.ref).Load())
 	var stale bool
 	var flags uint16
@@ -295,7 +301,8 @@ func (s *Session) storeStale(d *Draft, key []byte, cas, given uint64) Status {
 	}))
 	switch st {
 	case OK:
-		s.counts.inClass(s.c.store.ListClass(f.ref), classCasHits)
+		o.ClassID, o.Exptime = s.c.store.ListClass(f.ref), f.meta.Exptime()
+		s.counts.inClass(o.ClassID, classCasHits)
 		s.counts.inc(nStored)
 	case Miss:
 		s.counts.inc(nCasMisses)

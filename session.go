@@ -258,6 +258,7 @@ func (c *Cache) dropped(ref mmapslab.Ref) {
 		return
 	}
 	c.events[c.store.ListClass(ref)].inc(evEvicted)
+	c.observeEviction(ref, &it, mmapslab.Meta(c.store.Meta(ref).Load()), c.Now())
 	if sweeper := c.sweeper.Load(); sweeper != nil && sweeper.Disown(ref) {
 		return
 	}
