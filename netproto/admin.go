@@ -28,7 +28,7 @@ const (
 	AdminMetadump                             // lru_crawler metadump Classes
 	AdminMgdump                               // lru_crawler mgdump Classes
 	AdminMemlimit                             // cache_memlimit A
-	AdminWatch                                // watch
+	AdminWatch                                // watch Watch
 	AdminRefreshCerts                         // refresh_certs
 )
 
@@ -38,7 +38,8 @@ type Admin struct {
 	A, B    int64 // numbers, in the range that the command has for them
 	X, Y    float64
 	Classes Classes
-	Problem string // with Classes: what is wrong with them, to be said if the command is allowed at all
+	Watch   LogKinds
+	Problem string // with Classes and Watch: what is wrong with them, to be said if the command is allowed at all
 }
 
 // Classes is a choice of slab classes.
@@ -80,7 +81,10 @@ const (
 	MemlimitNotBytes = "MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n"
 	MemlimitFailed   = "MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n"
 
-	WatchOff    = "CLIENT_ERROR watch commands not allowed\r\n"
+	WatchOff       = "CLIENT_ERROR watch commands not allowed\r\n"
+	WatchPipelined = "ERROR cannot pipeline other commands before watch\r\n"
+	WatchTooMany   = "WATCHER_TOO_MANY log watcher limit reached\r\n"
+
 	TLSNotThere = "Error TLS not enabled\r\n"
 )
 

@@ -2,6 +2,8 @@ package netproto_test
 
 import (
 	"fmt"
+	"math"
+	"strings"
 	"testing"
 
 	"hearth/netproto"
@@ -37,6 +39,7 @@ func TestReadsAdminCommands(t *testing.T) {
 		{"lru_crawler tocrawl 4294967297", netproto.AdminCrawlerToCrawl, 1, 0, 0, 0},
 		{"cache_memlimit 64", netproto.AdminMemlimit, 64, 0, 0, 0},
 		{"watch fetchers", netproto.AdminWatch, 0, 0, 0, 0},
+		{"watch", netproto.AdminWatch, 0, 0, 0, 0},
 		{"refresh_certs", netproto.AdminRefreshCerts, 0, 0, 0, 0},
 	} {
 		for _, noreply := range []bool{false, true} {
@@ -93,5 +96,39 @@ func TestDumpLines(t *testing.T) {
 	it.KeyBinary = true
 	if got, want := string(netproto.AppendMgdump(nil, &it)), "mg YSBiLyXDqS0uX34= b\r\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestWatchReadsKindsAsWholeWords(t *testing.T) {
+	for in, want := range map[string]netproto.LogKinds{
+		"watch": netproto.LogFetchers, "watch  mutations ": netproto.LogMutations, "watch fetchers fetchers": netproto.LogFetchers, "watch noreply": netproto.LogFetchers,
+		"watch evictions connevents sysevents deletions noreply": netproto.LogEvictions | netproto.LogConnEvents | netproto.LogSysEvents | netproto.LogDeletions,
+		"watch rawcmds proxyreqs proxyevents proxyuser":          0,
+	} {
+		if r := parseLine(t, in+"\r\n"); r.Verb != netproto.VerbAdmin || r.Admin.Watch != want || r.Admin.Problem != "" {
+			t.Errorf("%s: %s, kinds %b, want %b", in, show(r), r.Admin.Watch, want)
+		}
+	}
+	for _, in := range []string{"watch f", "watch fetch", "watch fetchers x", "watch FETCHERS", "watch fetchersx noreply"} {
+		if r := parseLine(t, in+"\r\n"); r.Verb != netproto.VerbAdmin || r.Admin.Problem != netproto.Error {
+			t.Errorf("%s: %s, problem %q", in, show(r), r.Admin.Problem)
+		}
+	}
+}
+
+func TestLongestLogLineFits(t *testing.T) {
+	key, most := []byte(strings.Repeat("%", netproto.MaxKey)), netproto.MaxLogLine
+	for _, line := range [][]byte{
+		netproto.AppendLogGet(nil, key, netproto.LogNotFound, math.MinInt64, math.MinInt64, math.MinInt64),
+		netproto.AppendLogStore(nil, key, netproto.LogNotStored, netproto.LogPrepend, math.MinInt64, math.MinInt64, math.MinInt64, math.MinInt64),
+		netproto.AppendLogDelete(nil, key, netproto.LogDelete, math.MinInt64, math.MinInt64),
+		netproto.AppendLogEviction(nil, key, true, math.MinInt64, math.MinInt64, math.MinInt64, math.MinInt64),
+	} {
+		if len(line) > most || line[len(line)-1] != '\n' {
+			t.Errorf("%d bytes, want at most %d: %s", len(line), most, line)
+		}
+	}
+	if got := string(netproto.AppendLogHead(nil, 12, 34, 5)); got != "ts=12.34 gid=5 " {
+		t.Errorf("%q", got)
 	}
 }

@@ -125,7 +125,7 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(seed), 7)
 	}
 	for _, seed := range []string{"slabs reassign 1 2\r\nslabs automove ratio 0.5 noreply\r\nslabs automove window 4\r\n", "lru tune 10 20 0.1 2\r\nlru mode flat\r\nlru temp_ttl -1\r\n",
-		"lru_crawler crawl 1,2,,63\r\nlru_crawler metadump all\r\nlru_crawler sleep 5\r\nlru_crawler enable\r\n", "cache_memlimit 64\r\nwatch\r\nrefresh_certs noreply\r\n"} {
+		"lru_crawler crawl 1,2,,63\r\nlru_crawler metadump all\r\nlru_crawler sleep 5\r\nlru_crawler enable\r\n", "cache_memlimit 64\r\nwatch\r\nwatch fetchers deletions rawcmds noreply\r\nwatch fetch\r\nrefresh_certs noreply\r\n"} {
 		f.Add([]byte(seed), 7)
 	}
 	f.Fuzz(func(t *testing.T, stream []byte, step int) {

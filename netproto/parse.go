@@ -164,7 +164,7 @@ func Parse(buf []byte, req *Request) (n int) {
 	case "cache_memlimit":
 		req.cacheMemlimit(args)
 	case "watch":
-		req.plain(AdminWatch, args)
+		req.watch(args)
 	case "refresh_certs":
 		req.plain(AdminRefreshCerts, args)
 	case "mg":

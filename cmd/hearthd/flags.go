@@ -226,7 +226,7 @@ func (s *settings) flags() []cli.Flag {
 		opt('S', "enable-sasl", nothing, "", "turn on Sasl authentication: PLAIN, with the users of the\nfile that MEMCACHED_SASL_PWDB names, a line user:password each", "", on(&s.sasl)),
 		opt('F', "disable-flush-all", nothing, "", "disable flush_all command", "", on(&s.server.DisableFlushAll)),
 		opt('X', "disable-dumping", nothing, "", "disable stats cachedump and stats detail", "", on(&s.server.DisableDumping)),
-		opt('W', "disable-watch", nothing, "", "disable watch commands (not in this build)", "", absent("-W (--disable-watch)")),
+		opt('W', "disable-watch", nothing, "", "disable watch commands", "", on(&s.server.DisableWatch)),
 		opt('Y', "auth-file", oneValue, "file", "enable ASCII protocol authentication with the users in <file>,\na line user:password each, up to 8; SIGHUP reads it again", "", func(v string) error {
 			s.authFile, s.authGiven = v, true
 			return nil

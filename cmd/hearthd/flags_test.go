@@ -79,6 +79,10 @@ func TestFlagsReachTheOptions(t *testing.T) {
 		{"-U 11311", func(c *config) any { return [2]int{c.server.UDPPort, c.server.Port} }, [2]int{11311, 11311}},
 		{"-U -1 -p 5", func(c *config) any { return [2]int{c.server.UDPPort, c.server.Port} }, [2]int{-1, 5}},
 		{"-Y /users", func(c *config) any { return c.server.Auth.Path() }, "/users"},
+		{"-W", func(c *config) any { return c.server.DisableWatch }, true},
+		{"-o watcher_logbuf_size=5", func(c *config) any { return c.server.WatcherLogSize }, 5 << 10},
+		{"-o watcher_logbuf_size=0", func(c *config) any { return c.server.WatcherLogSize }, 1 << 10},
+		{"-o worker_logbuf_size=7", func(c *config) any { return c.server.WorkerLogSize }, 7 << 10},
 		{"-o idle_timeout=5", func(c *config) any { return c.server.IdleTimeout }, 5},
 		{"-U 0 -B auto -B ascii", func(c *config) any { return c.server.Port }, 11211},
 		{"", func(c *config) any { return c.server.Protocol }, server.ProtocolAuto},
@@ -113,9 +117,8 @@ func TestNamesEachFlagThatThisBuildLacks(t *testing.T) {
 		"-Z":                  "-Z (--enable-ssl)",
 		"-N 2":                "-N (--napi-ids)",
 		"-L":                  "-L (--enable-largepages)",
-		"-W":                  "-W (--disable-watch)",
 		"-o sock_cookie_id=8": "-o sock_cookie_id",
-		"-L -W":               "-L (--enable-largepages), -W (--disable-watch)",
+		"-L -N 2":             "-L (--enable-largepages), -N (--napi-ids)",
 	} {
 		_, err := parseLine(strings.Fields(args)...)
 		var stop *exit

@@ -75,6 +75,11 @@ var suboptionTable = []suboption{
 		return nil
 	}, "close TCP connections that are idle for more seconds than this\n(default: 0, never)"},
 
+	{"watcher_logbuf_size", argument, logBuffer("watcher_logbuf_size", func(s *settings, size int) { s.server.WatcherLogSize = size }),
+		"room in kilobytes for lines that wait for a watcher (default: 256)"},
+	{"worker_logbuf_size", argument, logBuffer("worker_logbuf_size", func(s *settings, size int) { s.server.WorkerLogSize = size }),
+		"shown in the settings; lines go to the watchers' buffers at once\n(default: 64)"},
+
 	// Tuning knobs: checked, then without effect.
 	{"no_hashexpand", "", nothingToDo, ""},
 	{"slab_reassign", "", nothingToDo, ""},
@@ -105,8 +110,6 @@ var suboptionTable = []suboption{
 		}
 		return nil
 	}, ""},
-	{"watcher_logbuf_size", argument, unsigned("watcher_logbuf_size"), ""},
-	{"worker_logbuf_size", argument, unsigned("worker_logbuf_size"), ""},
 	{"read_buf_mem_limit", argument, unsigned("read_buf_mem_limit"), ""}, // buffers are held during a request only, so there is little to limit
 
 	// What memcached accepts and ignores as well, or without the build option or flag that they belong to.
@@ -246,6 +249,19 @@ func unsigned(name string) func(*settings, string) error {
 		if _, ok := safeStrtoul(v); !ok {
 			return fail(1, "could not parse argument to %s", name)
 		}
+		return nil
+	}
+}
+
+// logBuffer takes kilobytes. With 0 memcached's watchers would never get a line; here it is the smallest buffer, and there is a largest.
+func logBuffer(name string, set func(*settings, int)) func(*settings, string) error {
+	const most = 1 << 20
+	return func(s *settings, v string) error {
+		n, ok := safeStrtoul(v)
+		if !ok {
+			return fail(1, "could not parse argument to %s", name)
+		}
+		set(s, int(min(max(n, 1), most))*1024)
 		return nil
 	}
 }

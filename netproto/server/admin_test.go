@@ -238,12 +238,6 @@ func TestStatsSizesCountsItems(t *testing.T) {
 	c.ask("stats sizes\r\ndelete a\r\nstats sizes\r\n", "STAT 64 2\r\nSTAT 160 1\r\nEND\r\nDELETED\r\nSTAT 64 1\r\nSTAT 160 1\r\nEND\r\n")
 }
 
-// There are no log lines to watch yet: watch answers as with -W, where a memcached without -W would stop serving the connection.
-func TestRefusesToBeWatched(t *testing.T) {
-	c := dial(t, startServer(t))
-	c.ask("watch\r\nwatch fetchers mutations\r\nget x\r\n", strings.Repeat("CLIENT_ERROR watch commands not allowed\r\n", 2)+"END\r\n")
-}
-
 // In memcached these take effect a little after their OK, so they are no matter for transcripts.
 func TestDisabledCrawlerRefusesCrawlsAndDumps(t *testing.T) {
 	c := dial(t, startServer(t))

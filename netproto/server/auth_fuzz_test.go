@@ -53,7 +53,7 @@ func (b *authBench) play(parts ...[]byte) (replies []byte, authenticated, closed
 	}
 	defer unix.Close(fds[1])
 	b.s.conns.Add(1)
-	b.w.handOver(handed{fds[0], b.s.o.Protocol})
+	b.w.handOver(handed{fd: fds[0], protocol: b.s.o.Protocol})
 	b.w.takeHanded()
 	c, buf := b.w.conns[fds[0]], make([]byte, 64<<10)
 	for _, part := range parts {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"net/netip"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +47,11 @@ type conn struct {
 	dump *dump  // nil: none is on its way to the client
 	out  output // pending output
 
+	// For log lines.
+	watch  *watcher       // nil: it is served
+	peer   netip.AddrPort // the zero value on a unix socket
+	reason string         // why closing or dead is set; "": an error
+
 	state   atomic.Uint32 // connState, for `stats conns`
 	lastCmd atomic.Int64  // Server.clock at the last command
 	busyAt  int64         // Server.clock when the last look for idle connections found it busy
@@ -59,15 +65,16 @@ const (
 	connNread
 	connSwallow
 	connMwrite
+	connWatch
 )
 
 func (s connState) String() string {
-	return [...]string{"conn_read", "conn_nread", "conn_swallow", "conn_mwrite"}[s]
+	return [...]string{"conn_read", "conn_nread", "conn_swallow", "conn_mwrite", "conn_watch"}[s]
 }
 
-// drained tells that nothing is left to be done for c unless its client sends more.
+// drained tells that nothing is left to be done for c unless its client sends more. Nobody waits for a watcher.
 func (c *conn) drained() bool {
-	return !c.queued && !c.out.pending() && !c.get.active && c.dump == nil && (c.served || len(c.in) == 0)
+	return c.watch != nil || !c.queued && !c.out.pending() && !c.get.active && c.dump == nil && (c.served || len(c.in) == 0)
 }
 
 // getState is a get that is not fully answered. Its keys lie in the input, which must stay where it is while active.
@@ -120,6 +127,11 @@ func (w *worker) turn(c *conn, ev uint32) {
 		}
 		ev = 0
 	}
+	if c.watch != nil {
+		w.turnWatch(c, ev)
+		w.endTurn(c)
+		return
+	}
 	if !c.closing {
 		var in []byte
 		switch {
@@ -146,19 +158,21 @@ func (w *worker) turn(c *conn, ev uint32) {
 func (w *worker) endTurn(c *conn) {
 	pending := c.out.pending()
 	switch {
-	case c.dead:
-		w.close(c, "error")
-		return
-	case c.closing && !pending:
-		w.close(c, "normal")
+	case c.dead, c.closing && !pending:
+		w.close(c, c.reason)
 		return
 	case w.stopping && c.drained():
-		w.close(c, "shutdown")
+		w.close(c, netproto.LogCloseShutdown)
 		return
 	}
 	w.countUpload(c)
 	events, state := uint32(unix.EPOLLIN), connRead
 	switch {
+	case c.watch != nil:
+		state = connWatch
+		if pending {
+			events = unix.EPOLLOUT
+		}
 	case pending:
 		events, state = unix.EPOLLOUT, connMwrite
 	case c.up.kind == uploadStore:
@@ -248,8 +262,12 @@ func (w *worker) wasRead(c *conn, n int, errno unix.Errno) bool {
 		panic(fault{"read: " + errno.Error()})
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return false
-	case errno != 0 || n == 0:
+	case errno != 0:
+		w.logConnError(c, errno)
 		c.dead = true
+		return false
+	case n == 0:
+		c.dead, c.reason = true, netproto.LogCloseNormal
 		return false
 	}
 	w.counters.bytesRead.Add(uint64(n))
@@ -259,7 +277,12 @@ func (w *worker) wasRead(c *conn, n int, errno unix.Errno) bool {
 // serve goes through in and returns what it did not use up.
 func (w *worker) serve(c *conn, in []byte) []byte {
 	c.served = false
+	w.fd = c.fd
 	for reqs := 0; ; {
+		if c.watch != nil { // the rest is dropped as all that a watcher sends
+			c.served = true
+			return nil
+		}
 		if c.get.active && !w.answerGet(c) || c.dump != nil && !w.answerDump(c) {
 			return in
 		}

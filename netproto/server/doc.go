@@ -5,7 +5,7 @@
 //
 // One acceptor waits on the listeners and hands new connections to the workers round robin. Each of the -t workers owns an epoll instance,
 // a session of the cache and its connections, on an OS thread of its own; nothing of a connection is touched by any other thread, apart
-// from what `stats conns` shows. A worker's iteration is: wait, open a section of the session, give each connection that has something to
+// from what `stats conns` shows and the buffer of a watcher. A worker's iteration is: wait, open a section of the session, give each connection that has something to
 // do one turn, close the section. So a reply may point into the cache's memory until the end of the turn.
 //
 // # One turn
@@ -32,6 +32,13 @@
 //   - Pending output: small bytes are copied to the connection, a large value is pinned. There is at most one of each, because a connection with
 //     pending output is neither read nor served: a client that does not read costs one output buffer and one pin, whatever it asked for. A get
 //     in the middle keeps its place in the line.
+//   - Log lines: in a buffer of the watcher, of a fixed size.
+//
+// # Who watches
+//
+// watch makes a connection one-way: log lines go out on it, what its client sends is dropped. Whoever has a line to log looks at one word (watchLog.mask), makes
+// the line if somebody watches its kind, and copies it into each watcher's buffer, or counts it skipped: nobody waits for a watcher. A watcher's worker takes
+// the lines out in the connection's turn, as much as makes it flush at a time. See watchLog for the lock.
 //
 // What waits in the cache's memory for clients, drafts and pinned items that are dead, is bounded by half of the memory limit: see waiting.go.
 //

@@ -28,12 +28,18 @@ func (w *worker) execute(c *conn) {
 		if w.srv.prefixes.on.Load() {
 			w.srv.prefixes.delete(req.Key)
 		}
-		w.replyStatus(w.s.Delete(req.Key), netproto.Deleted)
+		was := w.logLookup(req.Key)
+		st := w.s.Delete(req.Key)
+		w.logDelete(req.Key, st, netproto.LogDelete, was)
+		w.replyStatus(st, netproto.Deleted)
 	case netproto.VerbTouch:
+		w.logLookup(req.Key)
 		w.replyStatus(w.s.Touch(req.Key, req.Exptime), netproto.Touched)
 	case netproto.VerbIncr:
+		w.logLookup(req.Key)
 		w.replyNumber(w.s.Incr(req.Key, req.Delta))
 	case netproto.VerbDecr:
+		w.logLookup(req.Key)
 		w.replyNumber(w.s.Decr(req.Key, req.Delta))
 	case netproto.VerbFlushAll:
 		if w.srv.o.DisableFlushAll {
@@ -71,7 +77,7 @@ func (w *worker) execute(c *conn) {
 	case netproto.VerbMetaDebug:
 		w.metaDebug()
 	case netproto.VerbQuit:
-		c.closing = true
+		c.closing, c.reason = true, netproto.LogCloseNormal
 	case netproto.VerbBad:
 		if req.Swallow > 0 {
 			w.dropBlock(c, req.Swallow, req.Reply)
@@ -127,6 +133,7 @@ func (w *worker) answerGet(c *conn) bool {
 			g.keys = before
 			return false
 		}
+		w.logLookup(key)
 		var st hearth.Status
 		if g.verb == netproto.VerbGat || g.verb == netproto.VerbGats {
 			st = w.s.GetAndTouch(key, g.exptime, &w.item)
@@ -165,13 +172,13 @@ func (w *worker) store(c *conn, mode hearth.Mode) {
 	if w.srv.prefixes.on.Load() {
 		w.srv.prefixes.set(w.req.Key)
 	}
-	w.prepare(c, mode, w.req.Noreply)
+	w.prepare(c, mode, logCommands[mode], w.req.Noreply)
 }
 
 // prepare starts the upload of w.req's data block; false: there is no room for it, and it is dropped.
-func (w *worker) prepare(c *conn, mode hearth.Mode, noreply bool) bool {
+func (w *worker) prepare(c *conn, mode hearth.Mode, command string, noreply bool) bool {
 	req, up := &w.req, &c.up
-	switch w.s.Prepare(&up.draft, mode, req.Key, req.Flags, req.Exptime, req.Size) {
+	switch w.prepareLogged(&up.draft, mode, command, req.Key, req.Flags, req.Exptime, req.Size) {
 	case hearth.OK:
 		up.kind, up.noreply, up.ntail, up.cas = uploadStore, noreply, 0, req.CAS
 		up.since, up.size = w.srv.clock.Load(), req.Size
@@ -202,7 +209,7 @@ func (w *worker) finishUpload(c *conn) {
 	}
 	reply := netproto.BadDataChunk
 	if string(up.tail[:]) == netproto.CRLF {
-		switch _, st := w.s.Commit(&up.draft, up.cas); st {
+		switch _, st := w.commit(up, &hearth.StoreOptions{Mode: up.draft.Mode(), CAS: up.cas}); st {
 		case hearth.OK:
 			reply = netproto.Stored
 		case hearth.Exists:
@@ -231,7 +238,7 @@ func (w *worker) shutdown(c *conn) {
 	case len(args) > 1 || len(args) == 1 && string(args[0]) != "graceful":
 		w.reply(netproto.InvalidShutdownMode)
 	default:
-		c.closing = true
+		c.closing, c.reason = true, netproto.LogCloseShutdown
 		select {
 		case w.srv.ended <- ErrShutdown:
 		default:

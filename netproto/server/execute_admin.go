@@ -70,7 +70,7 @@ func (w *worker) admin(c *conn) {
 			reply = netproto.MemlimitFailed
 		}
 	case netproto.AdminWatch:
-		reply = netproto.WatchOff // there are no log lines to watch yet
+		reply = w.startWatch(c, a)
 	case netproto.AdminRefreshCerts:
 		reply = netproto.TLSNotThere
 	}

@@ -46,8 +46,10 @@ func (w *worker) executeBinary(c *conn) {
 	}
 	switch req.Op {
 	case netproto.OpGet, netproto.OpGetK:
+		w.logLookup(req.Key)
 		w.getBinary(w.s.Get(req.Key, &w.item))
 	case netproto.OpTouch, netproto.OpGat, netproto.OpGatK:
+		w.logLookup(req.Key)
 		w.getBinary(w.s.GetAndTouch(req.Key, int64(req.Exptime), &w.item))
 	case netproto.OpSet:
 		w.storeBinary(c, hearth.Set)
@@ -63,6 +65,7 @@ func (w *worker) executeBinary(c *conn) {
 		if w.srv.prefixes.on.Load() {
 			w.srv.prefixes.delete(req.Key)
 		}
+		w.logLookup(req.Key)
 		w.replyBinary(w.s.MetaDelete(req.Key, &hearth.DeleteOptions{HasCAS: req.CAS != 0, CAS: req.CAS}), 0)
 	case netproto.OpIncr, netproto.OpDecr:
 		w.countBinary()
@@ -82,7 +85,7 @@ func (w *worker) executeBinary(c *conn) {
 		w.statsBinary(c)
 	case netproto.OpQuit:
 		w.replyBinary(hearth.OK, 0)
-		c.closing = true
+		c.closing, c.reason = true, netproto.LogCloseNormal
 	default:
 		if w.srv.o.SASL != nil {
 			w.executeSASL(c)
@@ -174,10 +177,11 @@ func (w *worker) getBinary(st hearth.Status) {
 
 func (w *worker) countBinary() {
 	req := &w.bin
-	n, st := w.s.Arith(req.Key, &hearth.ArithOptions{
+	o := hearth.ArithOptions{
 		Delta: req.Delta, Decr: req.Op == netproto.OpDecr, HasCAS: req.CAS != 0, CAS: req.CAS,
 		Vivify: req.Exptime != netproto.NoCreate, VivifyExptime: int64(req.Exptime), Initial: req.Initial,
-	}, &w.item)
+	}
+	n, st := w.count(req.Key, &o, &w.item)
 	switch {
 	case st == hearth.NoMemory:
 		w.binaryError(netproto.BinaryNoMemory, netproto.NoMemoryNumberText)
@@ -194,7 +198,7 @@ func (w *worker) storeBinary(c *conn, mode hearth.Mode) {
 	if w.srv.prefixes.on.Load() {
 		w.srv.prefixes.set(req.Key)
 	}
-	switch w.s.Prepare(&up.draft, mode, req.Key, req.Flags, int64(req.Exptime), req.Size) {
+	switch w.prepareLogged(&up.draft, mode, netproto.LogNoCommand, req.Key, req.Flags, int64(req.Exptime), req.Size) {
 	case hearth.OK:
 	case hearth.TooLarge:
 		w.dropBinary(c, netproto.BinaryTooLarge, "")
@@ -219,7 +223,7 @@ func (w *worker) storeBinary(c *conn, mode hearth.Mode) {
 func (w *worker) finishBinaryUpload(c *conn) {
 	up := &c.up
 	up.kind = uploadNone
-	cas, st := w.s.CommitMeta(&up.draft, &hearth.StoreOptions{Mode: up.bin.mode, CAS: up.cas})
+	cas, st := w.commit(up, &hearth.StoreOptions{Mode: up.bin.mode, CAS: up.cas})
 	switch reply := binaryStatus(st); {
 	case st == hearth.OK && up.noreply:
 	case st == hearth.OK:

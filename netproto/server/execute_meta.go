@@ -44,25 +44,31 @@ func (w *worker) stash() *metaUpload {
 		m.norder++
 	}
 	m.store = hearth.StoreOptions{CAS: req.CAS, NewCAS: req.NewCAS, Vivify: req.Has('N'), VivifyExptime: req.Vivify}
-	switch req.Mode {
-	case 'E':
-		m.store.Mode = hearth.Add
-	case 'A':
-		m.store.Mode = hearth.Append
-	case 'P':
-		m.store.Mode = hearth.Prepend
-	case 'R':
-		m.store.Mode = hearth.Replace
-	}
-	if req.Has('C') && (req.Mode == 'S' || req.Mode == 'R') {
-		m.store.Mode, m.store.Invalidate = hearth.CAS, req.Has('I')
-	}
+	m.store.Mode = metaMode(req)
+	m.store.Invalidate = m.store.Mode == hearth.CAS && req.Has('I')
 	return m
+}
+
+// metaMode is the mode that an ms is committed in.
+func metaMode(req *netproto.Request) hearth.Mode {
+	switch {
+	case req.Has('C') && (req.Mode == 'S' || req.Mode == 'R'):
+		return hearth.CAS
+	case req.Mode == 'E':
+		return hearth.Add
+	case req.Mode == 'A':
+		return hearth.Append
+	case req.Mode == 'P':
+		return hearth.Prepend
+	case req.Mode == 'R':
+		return hearth.Replace
+	}
+	return hearth.Set
 }
 
 // metaSet starts the upload of an ms. It is prepared as a set whatever its mode: like memcached, an ms that is too large takes the old value away.
 func (w *worker) metaSet(c *conn) {
-	if !w.prepare(c, hearth.Set, false) { // errors are told in spite of q
+	if !w.prepare(c, hearth.Set, logCommands[metaMode(&w.req)], false) { // errors are told in spite of q
 		return
 	}
 	if w.req.KeyBinary {
@@ -81,7 +87,7 @@ func (w *worker) finishMeta(c *conn) {
 		w.o.small = append(w.o.small, netproto.BadDataChunk...)
 		return
 	}
-	cas, st := w.s.CommitMeta(&up.draft, &m.store)
+	cas, st := w.commit(up, &m.store)
 	code, size := netproto.MetaOK, m.store.Size
 	switch st {
 	case hearth.OK:
@@ -156,6 +162,7 @@ func keyNeedsBase64(req *netproto.Request) bool {
 
 func (w *worker) metaGet() {
 	req, got := &w.req, &w.fetch
+	w.logLookup(req.Key)
 	st := w.s.MetaGet(req.Key, &hearth.GetOptions{
 		NoBump: req.Has('u'), Touch: req.Has('T'), Exptime: req.Exptime,
 		Recache: req.Has('R'), RecacheTTL: req.Recache, RecacheLast: before(req, 'T', 'R'),
@@ -222,10 +229,15 @@ func (w *worker) metaGet() {
 
 func (w *worker) metaDelete() {
 	req := &w.req
-	switch w.s.MetaDelete(req.Key, &hearth.DeleteOptions{
+	was := w.logLookup(req.Key)
+	st := w.s.MetaDelete(req.Key, &hearth.DeleteOptions{
 		HasCAS: req.Has('C'), CAS: req.CAS, CountCAS: true, Invalidate: req.Has('I'), Clear: req.Has('x'),
 		Touch: req.Has('T'), Exptime: req.Exptime, Flags: req.Flags, NewCAS: req.NewCAS,
-	}) {
+	})
+	if !req.Has('I') && !req.Has('x') { // else there is an item as before
+		w.logDelete(req.Key, st, netproto.LogMetaDelete, was)
+	}
+	switch st {
 	case hearth.OK:
 		if !req.Noreply {
 			w.metaCode(netproto.MetaOK)
@@ -246,7 +258,7 @@ func (w *worker) metaArith() {
 		Vivify: req.Has('N'), VivifyExptime: vivifyExptime(req), Initial: req.Initial, KeyBinary: keyNeedsBase64(req),
 		Touch: req.Has('T'), Exptime: req.Exptime, NewCAS: req.NewCAS,
 	}
-	n, st := w.s.Arith(req.Key, &o, it)
+	n, st := w.count(req.Key, &o, it)
 	switch st {
 	case hearth.OK:
 	case hearth.Miss:
@@ -317,6 +329,7 @@ func appendEcho(dst []byte, req *netproto.Request, f *netproto.Flag) []byte {
 func (w *worker) metaDebug() {
 	req, got := &w.req, &w.fetch
 	w.counters.metaCmds.Add(1)
+	w.logLookup(req.Key)
 	if w.s.MetaGet(req.Key, &hearth.GetOptions{Peek: true}, got) != hearth.OK {
 		w.metaCode(netproto.MetaMiss)
 		return

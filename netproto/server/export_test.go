@@ -1,6 +1,10 @@
 package server
 
-import "runtime"
+import (
+	"runtime"
+
+	"hearth"
+)
 
 // Second lets a second pass, for idle timeouts and what is counted in seconds, and returns when the workers have begun to look for idle and slow
 // connections: what is sent afterwards comes too late to save one.
@@ -15,3 +19,9 @@ func (s *Server) Second() {
 
 // Check tells whether f lets this user in.
 func (f *AuthFile) Check(user, password string) bool { return f.check([]byte(user), []byte(password)) }
+
+// Conns returns how many connections there are.
+func (s *Server) Conns() int { return int(s.conns.Load()) }
+
+// Observe logs an event as if the cache had told of it.
+func (s *Server) Observe(ev *hearth.Event) { s.observe(ev) }

@@ -1,5 +1,7 @@
 package server
 
+import "hearth/netproto"
+
 // second is called once a second by the server's clock.
 func (s *Server) second() {
 	s.clock.Add(1)
@@ -19,12 +21,12 @@ func (w *worker) kickIdle() {
 	now, limit := w.srv.clock.Load(), int64(w.srv.o.IdleTimeout)
 	for _, c := range w.conns {
 		switch {
-		case c == nil || c.udp != nil:
+		case c == nil || c.udp != nil || c.watch != nil:
 		case !c.drained() || c.up.kind != uploadNone:
 			c.busyAt = now
 		case now-max(c.lastCmd.Load(), c.busyAt) > limit:
 			w.counters.idleKicks.Add(1)
-			w.close(c, "idle_timeout")
+			w.close(c, netproto.LogCloseIdle)
 		}
 	}
 }

@@ -179,7 +179,7 @@ func (s *Server) shareUDP() error {
 				return err
 			}
 			w := s.workers[next%len(s.workers)]
-			w.udp = append(w.udp, handed{fd, l.protocol})
+			w.udp = append(w.udp, handed{fd: fd, protocol: l.protocol})
 			next++
 		}
 	}

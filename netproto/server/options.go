@@ -49,6 +49,12 @@ type Options struct {
 	DisableFlushAll bool
 	// DisableDumping refuses stats cachedump and stats detail (-X).
 	DisableDumping bool
+	// DisableWatch refuses watch (-W).
+	DisableWatch bool
+	// WatcherLogSize is the room for the log lines that wait for a watcher, in bytes (-o watcher_logbuf_size); default 256 KiB.
+	WatcherLogSize int
+	// WorkerLogSize is only shown (-o worker_logbuf_size): lines go to the watchers' buffers at once, so a worker has none of its own that could overflow.
+	WorkerLogSize int
 	// PrefixDelimiter ends the part of a key that `stats detail` counts by (-D); default ':'.
 	PrefixDelimiter byte
 	// Detail starts with `stats detail` counting (any -D).
@@ -87,6 +93,8 @@ func (o Options) withDefaults() (Options, error) {
 	def(&o.Threads, 4)
 	def(&o.MaxConns, 1024)
 	def(&o.ReqsPerEvent, 20)
+	def(&o.WatcherLogSize, 256<<10)
+	def(&o.WorkerLogSize, 64<<10)
 	if o.UnixMask < 0 {
 		o.UnixMask = 0
 	}
@@ -107,6 +115,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Threads < 0 || o.MaxConns < 0 || o.ReqsPerEvent < 0 || o.Backlog < 0 {
 		return o, fmt.Errorf("server: options: -t %d, -c %d, -R %d, -b %d: want positive numbers", o.Threads, o.MaxConns, o.ReqsPerEvent, o.Backlog)
+	}
+	if o.WatcherLogSize < 0 {
+		return o, fmt.Errorf("server: options: -o watcher_logbuf_size: %d bytes, want a positive number", o.WatcherLogSize)
 	}
 	if o.Auth != nil && o.Protocol == ProtocolBinary {
 		return o, fmt.Errorf("server: options: -B binary: cannot be used with ascii authentication")

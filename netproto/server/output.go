@@ -115,6 +115,7 @@ func (w *worker) send(c *conn, o *output) bool {
 		case unix.EFAULT:
 			panic(fault{"write: " + errno.Error()})
 		default:
+			w.logConnError(c, errno)
 			c.dead = true
 			return false
 		}

@@ -65,6 +65,7 @@ type Server struct {
 	disabledNum, disabledUs atomic.Uint64
 
 	prefixes prefixStats
+	log      watchLog
 
 	tuneMu sync.Mutex // guards tune and changes of the cache's own settings
 	tune   Tuning
@@ -289,7 +290,7 @@ func (s *Server) acceptFrom(l *listener, next *int) bool {
 		if s.full() {
 			return i > 0 // the pause begins when somebody is kept waiting, not when the last place is taken
 		}
-		fd, _, err := unix.Accept4(l.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		fd, sa, err := unix.Accept4(l.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
 		case unix.EAGAIN:
@@ -314,7 +315,7 @@ func (s *Server) acceptFrom(l *listener, next *int) bool {
 		if now > s.peakConns.Load() { // only the acceptor raises it
 			s.peakConns.Store(now)
 		}
-		s.workers[*next%len(s.workers)].handOver(handed{fd, l.protocol})
+		s.workers[*next%len(s.workers)].handOver(handed{fd, l.protocol, peerOf(sa)})
 		*next++
 	}
 	return true

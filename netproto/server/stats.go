@@ -76,7 +76,7 @@ func (s *Server) detail(dst []byte, args [][]byte) []byte {
 func (s *Server) resetStats() {
 	s.cache.ResetStats()
 	s.prefixes.reset()
-	for _, p := range []*atomic.Uint64{&s.totalConns, &s.rejected, &s.disabledNum, &s.disabledUs} {
+	for _, p := range []*atomic.Uint64{&s.totalConns, &s.rejected, &s.disabledNum, &s.disabledUs, &s.log.written, &s.log.skipped, &s.log.sent} {
 		p.Store(0)
 	}
 	for _, w := range s.workers {
@@ -205,8 +205,12 @@ func (s *Server) generalStats(l *lister) {
 	l.bool("lru_crawler_running", st.CrawlerRunning)
 	l.uint("lru_crawler_starts", st.CrawlerStarts)
 	l.uint("lru_maintainer_juggles", st.Juggles)
-	l.zeros("malloc_fails", "log_worker_dropped", "log_worker_written", "log_watcher_skipped", "log_watcher_sent", "log_watchers",
-		"unexpected_napi_ids", "round_robin_fallback")
+	l.zeros("malloc_fails", "log_worker_dropped")
+	l.uint("log_worker_written", s.log.written.Load())
+	l.uint("log_watcher_skipped", s.log.skipped.Load())
+	l.uint("log_watcher_sent", s.log.sent.Load())
+	l.int("log_watchers", int64(s.log.count()))
+	l.zeros("unexpected_napi_ids", "round_robin_fallback")
 	l.uint("bytes", st.Bytes)
 	l.uint("curr_items", st.CurrItems)
 	l.uint("total_items", st.TotalItems)
@@ -308,7 +312,9 @@ func (s *Server) settings(l *lister) {
 	l.yes("temp_lru", lru.Temp)
 	l.uint("temporary_ttl", uint64(lru.TempTTL))
 	l.int("idle_timeout", int64(o.IdleTimeout))
-	l.zeros("watcher_logbuf_size", "worker_logbuf_size", "read_buf_mem_limit")
+	l.int("watcher_logbuf_size", int64(o.WatcherLogSize))
+	l.int("worker_logbuf_size", int64(o.WorkerLogSize))
+	l.zeros("read_buf_mem_limit")
 	l.yes("track_sizes", c.TrackSizes)
 	l.yes("inline_ascii_response", false)
 	l.yes("ssl_enabled", false)

@@ -42,7 +42,7 @@ func (w *worker) startUDP() {
 		ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: int32(c.fd)}
 		if err := unix.EpollCtl(w.ep, unix.EPOLL_CTL_ADD, c.fd, &ev); err != nil {
 			w.srv.o.Logger.Warn("server: epoll_ctl", "fd", c.fd, "err", err)
-			w.close(c, "error")
+			w.close(c, netproto.LogCloseError)
 		}
 	}
 	w.udp = nil

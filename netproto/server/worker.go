@@ -1,7 +1,9 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
+	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -39,6 +41,13 @@ type worker struct {
 	pieces [][]byte
 	iov    []unix.Iovec
 
+	// For log lines.
+	watching []*conn      // those of conns that watch
+	logged   atomic.Bool  // lines came to one of them that had none
+	fd       int          // of the connection whose requests are being served
+	logFetch hearth.Fetch // of lookups that are logged, and of the draft that is
+	logKey   [netproto.MaxKey]byte
+
 	stopping bool
 	deadline time.Time   // of the stop
 	scanIdle atomic.Bool // a second has passed: look for idle connections
@@ -56,6 +65,7 @@ type worker struct {
 type handed struct {
 	fd       int
 	protocol Protocol
+	peer     netip.AddrPort
 }
 
 // handOver gives the worker a new connection. It is called by the acceptor.
@@ -88,6 +98,7 @@ func (w *worker) run() {
 				w.turn(c, w.events[i].Events)
 			}
 		}
+		w.queueWatchers()
 		queue := w.ready
 		w.ready = w.spare[:0]
 		for i, c := range queue {
@@ -141,15 +152,16 @@ func (w *worker) takeHanded() {
 	w.handed = nil
 	w.mu.Unlock()
 	for _, h := range hs {
-		c := &conn{fd: h.fd, events: unix.EPOLLIN, protocol: h.protocol}
+		c := &conn{fd: h.fd, peer: h.peer, events: unix.EPOLLIN, protocol: h.protocol}
 		c.auth.done = w.srv.o.Auth == nil && w.srv.o.SASL == nil
 		w.adopt(c)
 		if w.srv.verbosity.Load() >= 2 {
 			w.srv.o.Logger.Debug("server: new connection", "fd", c.fd)
 		}
+		w.logConnNew(c)
 		if err := epollAdd(w.ep, c.fd); err != nil {
 			w.srv.o.Logger.Warn("server: epoll_ctl", "fd", c.fd, "err", err)
-			w.close(c, "error")
+			w.close(c, netproto.LogCloseError)
 		}
 	}
 }
@@ -170,13 +182,14 @@ func (w *worker) adopt(c *conn) {
 func (w *worker) closeWhere(f func(*conn) bool) {
 	for _, c := range w.conns {
 		if c != nil && f(c) {
-			w.close(c, "shutdown")
+			w.close(c, netproto.LogCloseShutdown)
 		}
 	}
 }
 
-// close ends a connection and gives back all that it holds.
+// close ends a connection and gives back all that it holds. reason is one of the log lines', or "" for an error.
 func (w *worker) close(c *conn, reason string) {
+	reason = cmp.Or(reason, netproto.LogCloseError)
 	if w.verbose {
 		w.srv.o.Logger.Debug("server: connection closed", "fd", c.fd, "reason", reason)
 	}
@@ -188,6 +201,8 @@ func (w *worker) close(c *conn, reason string) {
 	w.countUpload(c)
 	w.dropPending(c)
 	w.endDump(c)
+	w.endWatch(c)
+	w.logConnClose(c, reason)
 	w.releaseInput(c)
 	w.conns[c.fd] = nil
 	w.live--
