@@ -19,6 +19,7 @@ var arrows = map[string][]string{
 	"hearth/netproto":            {},
 	"hearth/netproto/server":     {"hearth/netproto", "hearth"},
 	"hearth/cmd/hearthd":         {"hearth/netproto/server", "hearth"},
+	"hearth/tools/clients":       {},
 }
 
 // owners are the packages that alone may import a dependency. The server needs unsafe for system calls that the scheduler is not told of.
