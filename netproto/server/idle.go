@@ -1,11 +1,15 @@
 package server
 
-import "hearth/netproto"
+import (
+	"golang.org/x/sys/unix"
+
+	"hearth/netproto"
+)
 
 // second is called once a second by the server's clock.
 func (s *Server) second() {
 	s.clock.Add(1)
-	idle := s.o.IdleTimeout > 0 && s.o.UnixSocket == "" // a server has unix or TCP connections, not both
+	idle := s.o.IdleTimeout > 0
 	if slow := s.tooMuchWaits(); idle || slow {
 		for _, w := range s.workers {
 			w.scanIdle.Store(idle)
@@ -24,9 +28,18 @@ func (w *worker) kickIdle() {
 		case c == nil || c.udp != nil || c.watch != nil:
 		case !c.drained() || c.up.kind != uploadNone:
 			c.busyAt = now
-		case now-max(c.lastCmd.Load(), c.busyAt) > limit:
+		case now-max(c.lastCmd.Load(), c.busyAt) <= limit:
+		case !isTCP(c.fd):
+			c.busyAt = now // not to ask again at once
+		default:
 			w.counters.idleKicks.Add(1)
 			w.close(c, netproto.LogCloseIdle)
 		}
 	}
+}
+
+// isTCP tells TCP connections from those of a unix socket, which memcached never closes for being idle.
+func isTCP(fd int) bool {
+	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	return err == nil && family != unix.AF_UNIX
 }

@@ -103,6 +103,21 @@ func inCWords(err error) error {
 	return err
 }
 
+// openListeners opens what the options ask for, or takes over what they bring.
+func (s *Server) openListeners() (err error) {
+	if len(s.o.Sockets) > 0 {
+		s.listeners, s.udp, err = inherit(&s.o)
+		return err
+	}
+	if s.listeners, err = listen(&s.o); err != nil {
+		return err
+	}
+	if s.udp, err = listenUDP(&s.o); err != nil {
+		closeListeners(s.listeners)
+	}
+	return err
+}
+
 // listen opens all listeners that o asks for. Its errors start as memcached's do: operators and their scripts know these lines.
 func listen(o *Options) (ls []listener, err error) {
 	defer func() {
@@ -287,17 +302,24 @@ func listenTCP(ap netip.AddrPort, backlog int) (listener, error) {
 	if err != nil {
 		return listener{}, err
 	}
-	// Accepted connections inherit these from their listener.
-	opts := [][2]int{{unix.SOL_SOCKET, unix.SO_REUSEADDR}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.IPPROTO_TCP, unix.TCP_NODELAY}}
+	opts := append([][2]int{{unix.SOL_SOCKET, unix.SO_REUSEADDR}}, connOptions...)
 	if family == unix.AF_INET6 {
 		opts = append(opts, [2]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY})
 	}
+	return finishListen(fd, sa, backlog, setAll(fd, opts))
+}
+
+// connOptions are those that accepted connections inherit from their listener.
+var connOptions = [][2]int{{unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.IPPROTO_TCP, unix.TCP_NODELAY}}
+
+// setAll turns options on, each a level and a name.
+func setAll(fd int, opts [][2]int) error {
 	for _, opt := range opts {
-		if err = unix.SetsockoptInt(fd, opt[0], opt[1], 1); err != nil {
-			break
+		if err := unix.SetsockoptInt(fd, opt[0], opt[1], 1); err != nil {
+			return err
 		}
 	}
-	return finishListen(fd, sa, backlog, err)
+	return nil
 }
 
 func listenUnix(path string, mask, backlog int) (listener, error) {

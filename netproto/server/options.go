@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"log/slog"
+	"os"
 )
 
 // Options shape a Server. The zero value of each field means its default, which is memcached's.
@@ -18,6 +19,10 @@ type Options struct {
 	UnixSocket string
 	// UnixMask is the permission mask of the unix socket (-a); -1 stands for 0, no permission at all; default 0700.
 	UnixMask int
+	// Sockets are open ones that replace all of the above and UDPPort: TCP and unix sockets that listen already, and UDP's. A name that is a
+	// prefix of an entry of -l means the same here (os.NewFile). New closes the files and keeps descriptors of its own; when it closes those, the
+	// sockets remain with whoever shares them.
+	Sockets []*os.File
 	// Backlog is the length of the listen queue (-b); default 1024.
 	Backlog int
 
@@ -88,6 +93,7 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	def(&o.Port, 11211)
+	o.NoTCP = o.NoTCP || o.UnixSocket != ""
 	def(&o.UnixMask, 0o700)
 	def(&o.Backlog, 1024)
 	def(&o.Threads, 4)

@@ -85,11 +85,7 @@ func New(cache *hearth.Cache, o Options) (*Server, error) {
 	s.verbosity.Store(int32(o.Verbosity))
 	s.tune = *s.o.Tuning
 	s.prefixes.init(o.PrefixDelimiter, o.Detail)
-	if s.listeners, err = listen(&s.o); err != nil {
-		return nil, err
-	}
-	if s.udp, err = listenUDP(&s.o); err != nil {
-		closeListeners(s.listeners)
+	if err = s.openListeners(); err != nil {
 		return nil, err
 	}
 	if s.ep, s.wake, err = newPoll(); err == nil {

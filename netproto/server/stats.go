@@ -251,7 +251,7 @@ func (s *Server) settings(l *lister) {
 		return value
 	}
 	port := int64(o.Port)
-	if o.NoTCP || o.UnixSocket != "" {
+	if o.NoTCP {
 		port = 0
 	} else if port < 0 {
 		for _, ls := range s.listeners {
