@@ -28,6 +28,9 @@ var owners = map[string][]string{
 	"github.com/edsrzf/mmap-go":    {"hearth/mmapslab"},
 	"github.com/cespare/xxhash/v2": {"hearth/mmapslab"},
 	"github.com/urfave/cli/v2":     {"hearth/cmd/hearthd"},
+
+	"github.com/coreos/go-systemd/v22/activation": {"hearth/cmd/hearthd"},
+	"github.com/coreos/go-systemd/v22/daemon":     {"hearth/cmd/hearthd"},
 }
 
 func TestPackagesImportOnlyWhatStandsBelowThem(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path"
 	"reflect"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -180,7 +181,7 @@ func TestLicensesAreThoseOfWhatIsLinked(t *testing.T) {
 	want := []string{"go.txt"}
 	for _, m := range strings.Fields(string(out)) {
 		name := path.Base(m)
-		if strings.HasPrefix(name, "v") && len(name) == 2 {
+		if regexp.MustCompile(`^v\d+$`).MatchString(name) {
 			name = path.Base(path.Dir(m))
 		}
 		if path.Dir(m) == "golang.org/x" {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,9 @@ import (
 
 func main() {
 	c, err := parse(os.Args, os.Getenv)
+	if err == nil {
+		err = takeSockets(c)
+	}
 	if err == nil {
 		if !isDaemon() {
 			os.Stderr.WriteString(c.warnings)
@@ -39,7 +43,8 @@ func serve(c *config) error {
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	signal.Ignore(unix.SIGPIPE)
-	onHangup(func() { reload(c, log) })
+	systemd := &manager{log: log}
+	onHangup(func() { systemd.reloading(func() { reload(c, log) }) })
 
 	if err := prepare(c); err != nil {
 		return err
@@ -72,14 +77,18 @@ func serve(c *config) error {
 	}
 	writePortFile(os.Getenv("MEMCACHED_PORT_FILENAME"), srv.Addrs())
 	writePidFile(c.pidFile)
+	systemd.serving(joinAddrs(srv.Addrs()), cache.Stats())
 	log.Info("started", "addr", joinAddrs(srv.Addrs()), "pid", os.Getpid(), "memory", fmt.Sprintf("%dm", c.cache.MemoryLimit/mib),
 		"file", c.cache.Path, "version", version)
 	startedDaemon(c)
 
+	stopping := sync.OnceFunc(systemd.stopping)
+	context.AfterFunc(ctx, stopping)
 	err = srv.Serve(ctx)
 	if fault := (*server.FaultError)(nil); errors.As(err, &fault) {
 		return fail(exSoftware, "%v", err) // the file is not closed: what it says about itself is still true, and a clean mark would not be
 	}
+	stopping()
 	reason := "signal"
 	if errors.Is(err, server.ErrShutdown) {
 		reason, err = "shutdown command", nil

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync/atomic"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"hearth"
+)
+
+// takeSockets makes the sockets that systemd passed the server's, and forgets what the environment says of them: descriptors of the same numbers
+// are something else in a daemon that is started from here.
+func takeSockets(c *config) error {
+	c.server.Sockets = activation.Files(true)
+	if c.daemon && len(c.server.Sockets) > 0 {
+		return fail(exUsage, "hearthd: -d: cannot be used with sockets from systemd, which gives them to the process that it starts and no other")
+	}
+	return nil
+}
+
+// manager is the service manager, which is told how the service does if it asked for that (Type=notify). It is never a reason not to serve.
+type manager struct {
+	log   *slog.Logger
+	ready atomic.Bool
+}
+
+func (m *manager) tell(state ...string) {
+	if _, err := daemon.SdNotify(false, strings.Join(state, "\n")); err != nil {
+		m.log.Warn("hearthd: notify the service manager", "err", err)
+	}
+}
+
+// serving tells that clients are served, and of a start what the operator wants to know first. The pid matters with -d only.
+func (m *manager) serving(addrs string, st hearth.Stats) {
+	start := "cold: " + st.RestartReason
+	if st.RestartKind != "cold" {
+		start = fmt.Sprintf("warm, %d items: %s", st.CurrItems, st.RestartReason)
+	}
+	m.ready.Store(true)
+	m.tell(daemon.SdNotifyReady, fmt.Sprintf("MAINPID=%d", os.Getpid()), fmt.Sprintf("STATUS=serving %s, %s", addrs, strings.ReplaceAll(start, "\n", " ")))
+}
+
+// reloading runs f and tells when it began and ended. Before the server serves, nothing is told: the end would pass for that of the start.
+func (m *manager) reloading(f func()) {
+	if !m.ready.Load() {
+		f()
+		return
+	}
+	var now unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	m.tell(daemon.SdNotifyReloading, fmt.Sprintf("MONOTONIC_USEC=%d", now.Nano()/1000))
+	f()
+	m.tell(daemon.SdNotifyReady)
+}
+
+func (m *manager) stopping() { m.tell(daemon.SdNotifyStopping, "STATUS=saving the cache") }
