@@ -174,6 +174,9 @@ func Open(o Options) (*Cache, error) {
 	c.restart.attach = time.Since(began)
 	o.Logger.Info("cache opened", "file", o.Path, "start", verdict.Kind.String(), "reason", verdict.Reason, "items", c.restart.items,
 		"attach", c.restart.attach, "sweep", c.restart.sweep, "sweeping", c.sweeper.Load() != nil)
+	if err := c.store.HugePages(); err != nil {
+		o.Logger.Warn("no huge pages", "err", err)
+	}
 	c.startKeeper()
 	if c.sweeper.Load() != nil {
 		go c.sweep()
@@ -184,7 +187,8 @@ func Open(o Options) (*Cache, error) {
 }
 
 func (c *Cache) config() mmapslab.Config {
-	return mmapslab.Config{Pages: int(c.opts.MemoryLimit / mmapslab.PageSize), ChunkSizes: c.opts.ChunkSizes(), Heap: c.opts.HeapArena}
+	return mmapslab.Config{Pages: int(c.opts.MemoryLimit / mmapslab.PageSize), ChunkSizes: c.opts.ChunkSizes(),
+		HugePages: c.opts.HugePages, Heap: c.opts.HeapArena}
 }
 
 // create makes an empty store.

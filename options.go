@@ -32,6 +32,9 @@ type Options struct {
 	LRU LRUSettings
 	// TrackSizes counts items by size for ItemSizes (-o track_sizes). It makes a start after a clean stop take time with the number of items.
 	TrackSizes bool
+	// HugePages asks the system for huge pages (-L). Where there are none, as in a file on a disk or on a tmpfs without huge=advise, a line tells, and
+	// everything works without.
+	HugePages bool
 	// LockWait is how long Open waits for another process that holds the file; default not at all.
 	LockWait time.Duration
 	// Logger gets one line for each start, stop and restart verdict; default none.

@@ -23,6 +23,11 @@ func NewHeapArena(size int64) *Arena {
 	return &Arena{mem: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), size)}
 }
 
+// alignedIn returns where in m the first address is that is a multiple of align, a power of two. Only the number of the address is looked at.
+func alignedIn(m []byte, align uintptr) int {
+	return int(-uintptr(unsafe.Pointer(unsafe.SliceData(m))) & (align - 1))
+}
+
 // Size returns the length of the arena in bytes. The part behind the end of the file is reserved address space and must not be touched.
 func (a *Arena) Size() int64 { return int64(len(a.mem)) }
 

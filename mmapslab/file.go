@@ -183,18 +183,22 @@ func (file *File) mapFile(length int64) (*Arena, error) {
 }
 
 // newAnonymousArena reserves address space; the kernel backs what is touched. mmap-go has no NORESERVE, without which the kernel
-// would refuse a layout whose room is larger than the machine.
+// would refuse a layout whose room is larger than the machine. It begins where a huge page may; older kernels do not see to that.
 func newAnonymousArena(length int64) (*Arena, error) {
-	m, err := unix.Mmap(-1, 0, int(length), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	m, err := unix.Mmap(-1, 0, int(length)+hugeSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, fmt.Errorf("mmapslab: map %d bytes of anonymous memory: %w", length, err)
 	}
-	return &Arena{mem: m, unmap: func() error { return unix.Munmap(m) }}, nil
+	from := alignedIn(m, hugeSize)
+	return &Arena{mem: m[from : from+int(length) : from+int(length)], unmap: func() error { return unix.Munmap(m) }}, nil
 }
 
 // back makes sure that the memory of [off, off+n) exists before it is touched: a full disk is an error here and would be a SIGBUS later
 // (R10). It faults the pages in by a system call, so that no processor of the Go scheduler is held by page faults.
 func (s *Store) back(off, n int64) error {
+	if s.hugePages && s.noHugePages == nil {
+		s.populate(off, n) // fallocate on a tmpfs knows of no advice: it would take small pages
+	}
 	if s.file != nil {
 		for {
 			err := unix.Fallocate(int(s.file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
@@ -208,12 +212,16 @@ func (s *Store) back(off, n int64) error {
 		}
 	}
 	if s.arena.unmap != nil {
-		const pageMask = 4095
-		from, to := off&^pageMask, (off+n+pageMask)&^pageMask
-		// Kernels before 5.14 do not know it: then the pages fault in one by one.
-		_ = unix.Madvise(s.arena.mem[from:min(to, int64(len(s.arena.mem)))], unix.MADV_POPULATE_WRITE)
+		s.populate(off, n)
 	}
 	return nil
+}
+
+// populate faults pages in, where it can: on a full disk it does not. Kernels before 5.14 do not know it: then they fault in one by one.
+func (s *Store) populate(off, n int64) {
+	const pageMask = 4095
+	from, to := off&^pageMask, (off+n+pageMask)&^pageMask
+	_ = unix.Madvise(s.arena.mem[from:min(to, int64(len(s.arena.mem)))], unix.MADV_POPULATE_WRITE)
 }
 
 // Discard zeroes [off, off+n) and gives its memory back. Both must be multiples of 4096.

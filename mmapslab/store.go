@@ -17,6 +17,7 @@ import (
 type Config struct {
 	Pages      int   // the memory limit in pages of PageSize
 	ChunkSizes []int // the slab class table: class i+1 has chunks of ChunkSizes[i] bytes
+	HugePages  bool  // ask for huge pages; see Store.HugePages
 	Heap       bool  // keep the memory on the Go heap, for race tests; without a file only
 }
 
@@ -42,6 +43,9 @@ type Store struct {
 
 	classes [ClassIDs]class
 	largest int // the class id with the largest chunks
+
+	hugePages   bool  // are asked for
+	noHugePages error // see HugePages
 
 	// classOf[page] is the class id of an assigned page, else 0.
 	classOf []atomic.Uint32
@@ -92,7 +96,7 @@ func Create(file *File, cfg Config, id Identity, lastCAS, seed uint64) (*Store, 
 			}
 		}
 	}
-	if err := s.mapArena(cfg.Heap); err != nil {
+	if err := s.mapArena(cfg); err != nil {
 		return nil, err
 	}
 	if err := s.back(0, checkpointArea); err != nil {
@@ -117,7 +121,7 @@ func Attach(file *File, cfg Config) (s *Store, damaged []uint32, err error) {
 	if !s.layout.Valid() || file.Size < int64(s.layout.End) {
 		return nil, nil, fmt.Errorf("mmapslab: attach %s: %w: layout %+v in a file of %d bytes", file.path, ErrCorrupt, s.layout, file.Size)
 	}
-	if err := s.mapArena(false); err != nil {
+	if err := s.mapArena(cfg); err != nil {
 		return nil, nil, err
 	}
 	if err := s.prepare(cfg); err != nil {
@@ -188,17 +192,23 @@ func newStore(file *File, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) mapArena(heap bool) (err error) {
+func (s *Store) mapArena(cfg Config) (err error) {
 	switch {
 	case s.file != nil:
 		s.arena, err = s.file.mapFile(int64(s.layout.End))
-	case heap:
+	case cfg.Heap:
 		s.arena = NewHeapArena(int64(s.layout.End))
 	default:
 		s.arena, err = newAnonymousArena(int64(s.layout.End))
 	}
+	if err == nil && cfg.HugePages && s.arena.unmap != nil {
+		s.hugePages, s.noHugePages = true, s.adviseHuge()
+	}
 	return err
 }
+
+// HugePages returns why huge pages, which were asked for, are not to be had; nil when they are, as far as one can know.
+func (s *Store) HugePages() error { return s.noHugePages }
 
 func (a *Arena) unmapNow() error {
 	if a.unmap == nil {

@@ -194,7 +194,10 @@ func (s *settings) flags() []cli.Flag {
 			s.server.PrefixDelimiter, s.server.Detail = v[0], true
 			return nil
 		}),
-		opt('L', "enable-largepages", nothing, "", "try to use large memory pages (not in this build)", "", absent("-L (--enable-largepages)")),
+		opt('L', "enable-largepages", nothing, "", "try to use large memory pages; a file of -e has them on a\ntmpfs that is mounted with huge=advise", "", func(string) error {
+			s.cache.HugePages = true
+			return hugePagesHere()
+		}),
 		opt('R', "max-reqs-per-event", oneValue, "num", "maximum number of requests per event, limits the requests\nprocessed per connection to prevent starvation", "20",
 			positive(&s.server.ReqsPerEvent, "Number of requests per event")),
 		opt('C', "disable-cas", nothing, "", "disable use of CAS", "", on(&s.cache.NoCAS)),

@@ -102,6 +102,29 @@ func becomeUser(name string) error {
 	return nil
 }
 
+// thpSettings are where kernels tell whether there are huge pages.
+var thpSettings = []string{"/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/mm/redhat_transparent_hugepage/enabled"}
+
+// hugePagesHere returns an error unless the kernel gives huge pages to those who ask.
+func hugePagesHere() error {
+	why := "support not detected"
+	for _, path := range thpSettings {
+		setting, err := os.ReadFile(path)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			continue
+		case err != nil || len(setting) == 0:
+			why = "could not read the configuration"
+		case strings.Contains(string(setting), "[never]"):
+			why = "support disabled"
+		default:
+			return nil
+		}
+		break
+	}
+	return fail(1, "Transparent huge pages %s.\nWill use default page size.\nCannot enable large pages on this system\n(There is no support as of this version)", why)
+}
+
 // cError is the system's message as C prints it, with a capital first letter.
 func cError(err error) string {
 	var errno syscall.Errno
