@@ -236,7 +236,7 @@ func (s *settings) flags() []cli.Flag {
 		}),
 		opt('e', "memory-file", oneValue, "file", "keep the cache in a file: it is still there after a restart,\na crash or a kill. Best on a ram disk such as /dev/shm", "", word(&s.cache.Path)),
 		opt('o', "extended", oneValue, "list", "comma separated list of extended options, see below", "", s.suboptions),
-		opt('N', "napi-ids", oneValue, "num", "number of napi ids (not in this build)", "", positive(&s.napiIDs, "Maximum number of NAPI IDs")),
+		opt('N', "napi-ids", oneValue, "num", "number of queues of the network card: connections that came in\nby the same one are served by the same thread", "", positive(&s.napiIDs, "Maximum number of NAPI IDs")),
 	}
 }
 
@@ -308,7 +308,6 @@ func (s *settings) finishOptions() error {
 		flag  string
 	}{
 		{s.tls, "-Z (--enable-ssl)"},
-		{s.napiIDs != 0, "-N (--napi-ids)"},
 	} {
 		if f.asked {
 			s.missing = append(s.missing, f.flag)
@@ -327,7 +326,7 @@ func (s *settings) finishOptions() error {
 		s.server.UnixMask = -1
 	}
 	s.server.Threads, s.server.MaxConns, s.server.Verbosity = s.threads, s.conns, s.verbosity
-	s.server.HearthVersion = version
+	s.server.NAPIIDs, s.server.HearthVersion = s.napiIDs, version
 	s.cache.LRU.HotPct, s.cache.LRU.WarmPct, s.cache.LRU.Flat = s.hotPct, s.warmPct, !s.lruMaintainer
 	s.server.NoLRUMaintainer, s.server.Tuning = !s.lruMaintainer, &s.tuning
 	s.server.UDPPort = s.udpPort

@@ -25,3 +25,18 @@ func (s *Server) Conns() int { return int(s.conns.Load()) }
 
 // Observe logs an event as if the cache had told of it.
 func (s *Server) Observe(ev *hearth.Event) { s.observe(ev) }
+
+// SetNAPIID has f tell NAPI ids in the kernel's place until restore is called.
+func SetNAPIID(f func(fd int) int) (restore func()) {
+	was := incomingNAPIID
+	incomingNAPIID = f
+	return func() { incomingNAPIID = was }
+}
+
+// BytesRead is what each worker has read from its connections.
+func (s *Server) BytesRead() (n []uint64) {
+	for _, w := range s.workers {
+		n = append(n, w.counters.bytesRead.Load())
+	}
+	return n
+}

@@ -28,6 +28,9 @@ type Options struct {
 
 	// Threads is the number of workers (-t); default 4.
 	Threads int
+	// NAPIIDs has connections that came in by the same queue of a network card go to the same worker (-N); the number, at most Threads, is how many
+	// queues there should be, and is shown only. Default 0: round robin.
+	NAPIIDs int
 	// MaxConns bounds the client connections at a time (-c); default 1024.
 	MaxConns int
 	// NoMaxConnsFast stops accepting at the limit instead of turning clients away with an error (-o no_maxconns_fast).
@@ -124,6 +127,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.WatcherLogSize < 0 {
 		return o, fmt.Errorf("server: options: -o watcher_logbuf_size: %d bytes, want a positive number", o.WatcherLogSize)
+	}
+	if o.NAPIIDs < 0 || o.NAPIIDs > o.Threads {
+		return o, fmt.Errorf("server: options: -N %d: want 0 to -t %d", o.NAPIIDs, o.Threads)
 	}
 	if o.Auth != nil && o.Protocol == ProtocolBinary {
 		return o, fmt.Errorf("server: options: -B binary: cannot be used with ascii authentication")

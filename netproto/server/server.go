@@ -63,6 +63,7 @@ type Server struct {
 	longLines               atomic.Int64 // bytes of buffers for lines longer than inputSize
 	disabled                atomic.Bool  // not accepting
 	disabledNum, disabledUs atomic.Uint64
+	napi                    struct{ unexpected, fallback atomic.Uint64 } // connections, see picker
 
 	prefixes prefixStats
 	log      watchLog
@@ -231,7 +232,7 @@ func (s *Server) accept() {
 	runtime.LockOSThread() // it sits in epoll_wait anyway
 	defer runtime.UnlockOSThread()
 	events := make([]unix.EpollEvent, 16)
-	next := 0
+	pick := s.newPicker()
 	var since time.Time // when accepting was disabled
 	for !s.closed.Load() {
 		timeout := -1
@@ -260,7 +261,7 @@ func (s *Server) accept() {
 				continue
 			}
 			l := &s.listeners[slices.IndexFunc(s.listeners, func(l listener) bool { return l.fd == int(ev.Fd) })]
-			if !s.acceptFrom(l, &next) {
+			if !s.acceptFrom(l, pick) {
 				since = time.Now()
 				s.disabledNum.Add(1)
 				s.watchListeners(0)
@@ -281,7 +282,7 @@ func (s *Server) watchListeners(events uint32) {
 }
 
 // acceptFrom takes what waits at one listener. False: a limit was met and accepting should pause.
-func (s *Server) acceptFrom(l *listener, next *int) bool {
+func (s *Server) acceptFrom(l *listener, pick *picker) bool {
 	for i := range acceptBatch {
 		if s.full() {
 			return i > 0 // the pause begins when somebody is kept waiting, not when the last place is taken
@@ -311,8 +312,7 @@ func (s *Server) acceptFrom(l *listener, next *int) bool {
 		if now > s.peakConns.Load() { // only the acceptor raises it
 			s.peakConns.Store(now)
 		}
-		s.workers[*next%len(s.workers)].handOver(handed{fd, l.protocol, peerOf(sa)})
-		*next++
+		s.workers[pick.worker(fd)].handOver(handed{fd, l.protocol, peerOf(sa)})
 	}
 	return true
 }

@@ -76,7 +76,8 @@ func (s *Server) detail(dst []byte, args [][]byte) []byte {
 func (s *Server) resetStats() {
 	s.cache.ResetStats()
 	s.prefixes.reset()
-	for _, p := range []*atomic.Uint64{&s.totalConns, &s.rejected, &s.disabledNum, &s.disabledUs, &s.log.written, &s.log.skipped, &s.log.sent} {
+	for _, p := range []*atomic.Uint64{&s.totalConns, &s.rejected, &s.disabledNum, &s.disabledUs, &s.napi.unexpected, &s.napi.fallback,
+		&s.log.written, &s.log.skipped, &s.log.sent} {
 		p.Store(0)
 	}
 	for _, w := range s.workers {
@@ -210,7 +211,8 @@ func (s *Server) generalStats(l *lister) {
 	l.uint("log_watcher_skipped", s.log.skipped.Load())
 	l.uint("log_watcher_sent", s.log.sent.Load())
 	l.int("log_watchers", int64(s.log.count()))
-	l.zeros("unexpected_napi_ids", "round_robin_fallback")
+	l.uint("unexpected_napi_ids", s.napi.unexpected.Load())
+	l.uint("round_robin_fallback", s.napi.fallback.Load())
 	l.uint("bytes", st.Bytes)
 	l.uint("curr_items", st.CurrItems)
 	l.uint("total_items", st.TotalItems)
@@ -318,7 +320,7 @@ func (s *Server) settings(l *lister) {
 	l.yes("track_sizes", c.TrackSizes)
 	l.yes("inline_ascii_response", false)
 	l.yes("ssl_enabled", false)
-	l.zeros("num_napi_ids")
+	l.int("num_napi_ids", int64(o.NAPIIDs))
 	l.str("memory_file", or(c.Path, "(null)"))
 	l.uint("client_flags_size", 4)
 }
