@@ -130,9 +130,6 @@ func (s *settings) flags() []cli.Flag {
 	on := func(p *bool) func(string) error {
 		return func(string) error { *p = true; return nil }
 	}
-	absent := func(flag string) func(string) error {
-		return func(string) error { s.missing = append(s.missing, flag); return nil }
-	}
 	return []cli.Flag{
 		opt('a', "unix-mask", oneValue, "mask", "access mask for UNIX socket, in octal", "700", func(v string) error {
 			n, _ := strtol(v, 8)

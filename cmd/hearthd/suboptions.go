@@ -18,7 +18,7 @@ type suboption struct {
 // suboptionTable lists what -o knows, in groups by what it means here. An engine that arrives later changes its rows.
 //
 // The tuning knobs shape memcached's background work. Only hit rate and speed depend on them, so they are checked as memcached checks
-// them and otherwise have no effect until the engine they tune is there. What a client, or a firewall, could tell apart is refused instead.
+// them and otherwise have no effect until the engine they tune is there.
 var suboptionTable = []suboption{
 	// What has its meaning.
 	{"maxconns_fast", "", func(s *settings, _ string) error { s.server.NoMaxConnsFast = false; return nil },
@@ -79,6 +79,11 @@ var suboptionTable = []suboption{
 		"room in kilobytes for lines that wait for a watcher (default: 256)"},
 	{"worker_logbuf_size", argument, logBuffer("worker_logbuf_size", func(s *settings, size int) { s.server.WorkerLogSize = size }),
 		"shown in the settings; lines go to the watchers' buffers at once\n(default: 64)"},
+	{"sock_cookie_id", argument, func(s *settings, v string) error {
+		n, _ := safeStrtoul(v) // memcached takes what is no number for 0
+		s.server.Mark = uint32(n)
+		return nil
+	}, "attributes an ID to a socket for ip filtering/firewalls (SO_MARK)"},
 
 	// Tuning knobs: checked, then without effect.
 	{"no_hashexpand", "", nothingToDo, ""},
@@ -137,12 +142,6 @@ var suboptionTable = []suboption{
 	{"ssl_session_cache", "", nothingToDo, ""},
 	{"ssl_kernel_tls", "", nothingToDo, ""},
 	{"ssl_min_version", argument, zeroToThree("ssl_min_version"), ""},
-
-	// What could be told apart: refused unless it asks for nothing.
-	{"sock_cookie_id", argument, func(s *settings, v string) error {
-		n, _ := safeStrtoul(v) // memcached takes what is no number for 0
-		return s.unlessZero(n != 0, "-o sock_cookie_id")
-	}, ""},
 }
 
 // argument is the usual complaint about a missing value; %s is the suboption's name.
@@ -177,14 +176,6 @@ func (s *settings) suboptions(list string) error {
 }
 
 func nothingToDo(*settings, string) error { return nil }
-
-// unlessZero notes a suboption that this build cannot do, if it was asked to do anything.
-func (s *settings) unlessZero(asked bool, what string) error {
-	if asked {
-		s.missing = append(s.missing, what)
-	}
-	return nil
-}
 
 func hashPower(s *settings, v string) error {
 	switch s.server.HashPower = atoi(v); {
@@ -319,7 +310,7 @@ func suboptionHelp() string {
 		}
 		fmt.Fprintf(&b, "   - %-20s %s\n", o.name+":", strings.ReplaceAll(o.help, "\n", "\n"+strings.Repeat(" ", 26)))
 	}
-	b.WriteString("   - checked, and without effect or refused in this build:\n")
+	b.WriteString("   - checked, and without effect in this build:\n")
 	for line := range slices.Chunk(knobs, 4) {
 		fmt.Fprintf(&b, "       %s\n", strings.Join(line, " "))
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -107,15 +108,27 @@ func inCWords(err error) error {
 func (s *Server) openListeners() (err error) {
 	if len(s.o.Sockets) > 0 {
 		s.listeners, s.udp, err = inherit(&s.o)
-		return err
+	} else if s.listeners, err = listen(&s.o); err == nil {
+		if s.udp, err = listenUDP(&s.o); err != nil {
+			closeListeners(s.listeners)
+		}
 	}
-	if s.listeners, err = listen(&s.o); err != nil {
-		return err
-	}
-	if s.udp, err = listenUDP(&s.o); err != nil {
-		closeListeners(s.listeners)
+	if err == nil && s.o.Mark != 0 {
+		s.markListeners()
 	}
 	return err
+}
+
+// markListeners puts the mark on all listeners but unix sockets. As in memcached it is no reason not to serve when it may not.
+func (s *Server) markListeners() {
+	for _, l := range slices.Concat(s.listeners, s.udp) {
+		if _, local := l.addr.(*net.UnixAddr); local {
+			continue
+		}
+		if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_MARK, int(s.o.Mark)); err != nil {
+			s.o.Logger.Warn("server: mark a listener (-o sock_cookie_id)", "addr", l.addr, "mark", s.o.Mark, "err", inCWords(err))
+		}
+	}
 }
 
 // listen opens all listeners that o asks for. Its errors start as memcached's do: operators and their scripts know these lines.

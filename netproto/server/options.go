@@ -23,6 +23,9 @@ type Options struct {
 	// prefix of an entry of -l means the same here (os.NewFile). New closes the files and keeps descriptors of its own; when it closes those, the
 	// sockets remain with whoever shares them.
 	Sockets []*os.File
+	// Mark is put on TCP and UDP listeners, and so on their connections, for packet filters to go by (-o sock_cookie_id, SO_MARK); default none.
+	// It takes a privilege, without which the server warns and goes on.
+	Mark uint32
 	// Backlog is the length of the listen queue (-b); default 1024.
 	Backlog int
 
