@@ -73,6 +73,12 @@ func (s *Session) Begin() {
 	s.now = s.c.now.Load()
 }
 
+// Tick reads the clock now, for this section and for those that begin later, instead of when the cache next does: for a clock that was shifted.
+func (s *Session) Tick() {
+	s.c.tick()
+	s.now = s.c.now.Load()
+}
+
 // End closes the section: nothing handed out in it may be used any more, pinned items apart.
 func (s *Session) End() {
 	s.flushLimbo()

@@ -30,6 +30,9 @@ const (
 	AdminMemlimit                             // cache_memlimit A
 	AdminWatch                                // watch Watch
 	AdminRefreshCerts                         // refresh_certs
+	AdminDebugPause                           // debugtime p
+	AdminDebugResume                          // debugtime r
+	AdminDebugShift                           // debugtime A
 )
 
 // Admin holds the words of an admin command. Sub-commands match as whole words, where memcached takes any prefix of one.
@@ -299,6 +302,28 @@ func (r *Request) cacheMemlimit(line []byte) {
 	default:
 		r.Admin.A = int64(mb)
 		r.do(AdminMemlimit)
+	}
+}
+
+// debugTime stops, resumes or shifts the clock. memcached has it in debug builds.
+func (r *Request) debugTime(line []byte) {
+	args, ok := r.admin(line, 1)
+	if !ok {
+		return
+	}
+	switch string(args[0]) {
+	case "p":
+		r.do(AdminDebugPause)
+	case "r":
+		r.do(AdminDebugResume)
+	default:
+		n, ok := parseInt(args[0])
+		if !ok || n != int64(int32(n)) {
+			r.fail(Error)
+			return
+		}
+		r.Admin.A = n
+		r.do(AdminDebugShift)
 	}
 }
 

@@ -41,6 +41,9 @@ func TestReadsAdminCommands(t *testing.T) {
 		{"watch fetchers", netproto.AdminWatch, 0, 0, 0, 0},
 		{"watch", netproto.AdminWatch, 0, 0, 0, 0},
 		{"refresh_certs", netproto.AdminRefreshCerts, 0, 0, 0, 0},
+		{"debugtime p", netproto.AdminDebugPause, 0, 0, 0, 0},
+		{"debugtime r", netproto.AdminDebugResume, 0, 0, 0, 0},
+		{"debugtime -300", netproto.AdminDebugShift, -300, 0, 0, 0},
 	} {
 		for _, noreply := range []bool{false, true} {
 			in := test.in

@@ -78,7 +78,7 @@ type Request struct {
 
 	MetaRequest // meta commands; their q is Noreply, and F, T, C and D are Flags, Exptime, CAS and Delta
 
-	Admin Admin // VerbAdmin: slabs, lru, lru_crawler, cache_memlimit, watch, refresh_certs
+	Admin Admin // VerbAdmin: slabs, lru, lru_crawler, cache_memlimit, watch, refresh_certs, debugtime
 
 	args [maxWords - 1][]byte // Args lies in it
 }
@@ -167,6 +167,8 @@ func Parse(buf []byte, req *Request) (n int) {
 		req.watch(args)
 	case "refresh_certs":
 		req.plain(AdminRefreshCerts, args)
+	case "debugtime":
+		req.debugTime(args)
 	case "mg":
 		req.meta(VerbMetaGet, args)
 	case "ms":

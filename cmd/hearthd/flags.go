@@ -52,6 +52,7 @@ type settings struct {
 	saslDB                 string
 	authGiven              bool // an empty name too: who asked for it must not get a server that is open to all
 	napiIDs                int
+	debugTime              bool // -o debugtime
 	hotPct, warmPct        int
 	tempLRU, lruMaintainer bool
 	tuning                 server.Tuning
@@ -327,6 +328,13 @@ func (s *settings) finishOptions() error {
 	s.cache.LRU.HotPct, s.cache.LRU.WarmPct, s.cache.LRU.Flat = s.hotPct, s.warmPct, !s.lruMaintainer
 	s.server.NoLRUMaintainer, s.server.Tuning = !s.lruMaintainer, &s.tuning
 	s.server.UDPPort = s.udpPort
+	if s.debugTime {
+		if s.cache.Path != "" {
+			return fail(exUsage, "hearthd: -o debugtime: cannot be used with -e, whose file would remember a time that never was")
+		}
+		s.server.DebugClock = hearth.NewDebugClock()
+		s.cache.Clock = s.server.DebugClock
+	}
 	if s.sasl {
 		s.server.SASL = server.NewPasswordDB(s.saslDB)
 	}

@@ -12,7 +12,7 @@ type suboption struct {
 	name    string
 	missing string // printed when the value is missing; "": no value is needed, and one that is given does not matter unless set looks at it
 	set     func(s *settings, value string) error
-	help    string // "": not shown
+	help    string // "": the name is shown alone; or hidden
 }
 
 // suboptionTable lists what -o knows, in groups by what it means here. An engine that arrives later changes its rows.
@@ -85,6 +85,9 @@ var suboptionTable = []suboption{
 		return nil
 	}, "attributes an ID to a socket for ip filtering/firewalls (SO_MARK)"},
 
+	// For tests: the command debugtime, which debug builds of memcached have.
+	{"debugtime", "", func(s *settings, _ string) error { s.debugTime = true; return nil }, hidden},
+
 	// Tuning knobs: checked, then without effect.
 	{"no_hashexpand", "", nothingToDo, ""},
 	{"slab_reassign", "", nothingToDo, ""},
@@ -143,6 +146,9 @@ var suboptionTable = []suboption{
 	{"ssl_kernel_tls", "", nothingToDo, ""},
 	{"ssl_min_version", argument, zeroToThree("ssl_min_version"), ""},
 }
+
+// hidden is the help of what the help does not show.
+const hidden = "-"
 
 // argument is the usual complaint about a missing value; %s is the suboption's name.
 const argument = "Missing %s argument"
@@ -304,6 +310,9 @@ func suboptionHelp() string {
 	var b strings.Builder
 	var knobs []string
 	for _, o := range suboptionTable {
+		if o.help == hidden {
+			continue
+		}
 		if o.help == "" {
 			knobs = append(knobs, o.name)
 			continue

@@ -73,8 +73,31 @@ func (w *worker) admin(c *conn) {
 		reply = w.startWatch(c, a)
 	case netproto.AdminRefreshCerts:
 		reply = netproto.TLSNotThere
+	case netproto.AdminDebugPause, netproto.AdminDebugResume, netproto.AdminDebugShift:
+		reply = w.debugTime(a)
 	}
 	w.reply(reply)
+}
+
+// debugTime changes the clock, and with it what counts as idle.
+func (w *worker) debugTime(a *netproto.Admin) string {
+	s, clock := w.srv, w.srv.o.DebugClock
+	if clock == nil {
+		return netproto.Error
+	}
+	passed := time.Duration(0)
+	switch a.Op {
+	case netproto.AdminDebugPause:
+		clock.Pause()
+	case netproto.AdminDebugResume:
+		passed = clock.Resume()
+	default:
+		passed = time.Duration(a.A) * time.Second
+		clock.Shift(passed)
+	}
+	w.s.Tick()
+	s.pass(int64(passed / time.Second))
+	return netproto.OK
 }
 
 // reassign judges a request for a page move as memcached does. Where memcached would begin to move a page, it says what memcached says when it may not: there

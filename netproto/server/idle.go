@@ -8,7 +8,14 @@ import (
 
 // second is called once a second by the server's clock.
 func (s *Server) second() {
-	s.clock.Add(1)
+	if s.o.DebugClock == nil || !s.o.DebugClock.Paused() {
+		s.pass(1)
+	}
+}
+
+// pass lets seconds pass for idle connections.
+func (s *Server) pass(seconds int64) {
+	s.clock.Add(seconds)
 	idle := s.o.IdleTimeout > 0
 	if slow := s.tooMuchWaits(); idle || slow {
 		for _, w := range s.workers {

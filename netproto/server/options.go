@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+
+	"hearth"
 )
 
 // Options shape a Server. The zero value of each field means its default, which is memcached's.
@@ -66,6 +68,8 @@ type Options struct {
 	WatcherLogSize int
 	// WorkerLogSize is only shown (-o worker_logbuf_size): lines go to the watchers' buffers at once, so a worker has none of its own that could overflow.
 	WorkerLogSize int
+	// DebugClock, which is the cache's Options.Clock as well, allows the debugtime command (-o debugtime); default none.
+	DebugClock *hearth.DebugClock
 	// PrefixDelimiter ends the part of a key that `stats detail` counts by (-D); default ':'.
 	PrefixDelimiter byte
 	// Detail starts with `stats detail` counting (any -D).
