@@ -48,7 +48,9 @@ func (o *Options) parseEndpoint(entry string) (endpoint, error) {
 		if !closed {
 			return refuse("Invalid protocol spec: \"[%s\"", name)
 		}
-		e.protocol = o.protocolNamed(name)
+		if e.protocol, ok = o.protocolNamed(name); !ok {
+			return refuse("Server not built with proxy: \"proto[%s\"", name)
+		}
 		e.addr = strings.TrimPrefix(host, ":")
 	}
 	for _, p := range [][2]string{{"tag[", "]"}, {"tag_", "_"}} {
@@ -77,17 +79,18 @@ func (o *Options) parseEndpoint(entry string) (endpoint, error) {
 	return e, nil
 }
 
-// protocolNamed is the protocol of proto[NAME]. memcached compares as many letters as there are, and passes names over that it does not know.
-func (o *Options) protocolNamed(name string) Protocol {
+// protocolNamed is the protocol of proto[NAME], false for the proxy. memcached compares as many letters as there are, so that none is the first
+// protocol, and passes names over that it does not know.
+func (o *Options) protocolNamed(name string) (p Protocol, ok bool) {
 	for _, p := range []struct {
 		name     string
 		protocol Protocol
 	}{{"ascii", ProtocolASCII}, {"binary", ProtocolBinary}, {"negotiating", ProtocolAuto}} {
-		if name != "" && strings.HasPrefix(p.name, name) {
-			return p.protocol
+		if strings.HasPrefix(p.name, name) {
+			return p.protocol, true
 		}
 	}
-	return o.Protocol
+	return o.Protocol, !strings.HasPrefix("proxy", name)
 }
 
 // sysError says what the system said in the C library's words, as memcached prints them: Go's own table differs in the first letter.
