@@ -525,27 +525,6 @@ func TestStrangersAreAnsweredAsMemcachedDoes(t *testing.T) {
 	}
 }
 
-// startMemcached starts memcached on a free port, which it writes down itself.
-func startMemcached(t *testing.T, path string) string {
-	t.Helper()
-	ports := t.TempDir() + "/ports"
-	cmd := exec.Command(path, "-u", me(), "-l", "127.0.0.1", "-p", "-1", "-U", "0")
-	cmd.Env = append(os.Environ(), "MEMCACHED_PORT_FILENAME="+ports)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	var port int
-	eventually(t, "memcached's port", func() bool {
-		text, err := os.ReadFile(ports)
-		if err == nil {
-			fmt.Sscanf(string(text), "TCP INET: %d", &port)
-		}
-		return port != 0
-	})
-	return fmt.Sprintf("127.0.0.1:%d", port)
-}
-
 // TestIdleTimeoutEndsLinesThatDripButNoUploads: a byte of a command now and then is no command, a byte of a value is progress, as in memcached.
 func TestIdleTimeoutEndsLinesThatDripButNoUploads(t *testing.T) {
 	p := startHearthd(t, "-o", "idle_timeout=2")

@@ -9,91 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"hearth"
 	"hearth/netproto"
 )
-
-// authBench drives one worker without its loop, a turn for each part of a stream, so that every split of it happens exactly as wanted.
-type authBench struct {
-	t     testing.TB
-	s     *Server
-	w     *worker
-	cache *hearth.Cache
-}
-
-func newAuthBench(t testing.TB, o Options) *authBench {
-	cache, err := hearth.Open(hearth.Options{MemoryLimit: 8 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.NoTCP, o.Threads = true, 1
-	s, err := New(cache, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := s.workers[0]
-	w.s, w.input = cache.NewSession(), make([]byte, inputSize)
-	t.Cleanup(func() {
-		w.s.Close()
-		s.closePolls()
-		if err := cache.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return &authBench{t, s, w, cache}
-}
-
-// play sends the parts, each when the one before has been served, and returns the replies and how the connection ended up.
-func (b *authBench) play(parts ...[]byte) (replies []byte, authenticated, closed bool) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer unix.Close(fds[1])
-	b.s.conns.Add(1)
-	b.w.handOver(handed{fd: fds[0], protocol: b.s.o.Protocol})
-	b.w.takeHanded()
-	c, buf := b.w.conns[fds[0]], make([]byte, 64<<10)
-	for _, part := range parts {
-		for len(part) > 0 && c.fd >= 0 {
-			n, err := unix.Write(fds[1], part)
-			if err != nil {
-				b.t.Fatal(err)
-			}
-			part = part[n:]
-			for c.fd >= 0 {
-				b.w.s.Begin()
-				if c.queued {
-					c.queued, b.w.ready = false, b.w.ready[:0]
-					b.w.turn(c, 0)
-				} else if waits, _ := unix.IoctlGetInt(c.fd, unix.TIOCINQ); waits > 0 || c.out.pending() {
-					b.w.turn(c, unix.EPOLLIN)
-				} else {
-					b.w.s.End()
-					break
-				}
-				b.w.s.End()
-				for n := 1; n > 0; {
-					n, _ = unix.Read(fds[1], buf)
-					replies = append(replies, buf[:max(n, 0)]...)
-				}
-			}
-		}
-	}
-	authenticated, closed = c.auth.done, c.fd < 0
-	for n := 1; n > 0; { // what came with the end
-		n, _ = unix.Read(fds[1], buf)
-		replies = append(replies, buf[:max(n, 0)]...)
-	}
-	if !closed {
-		b.w.s.Begin()
-		b.w.close(c, "normal")
-		b.w.s.End()
-	}
-	return replies, authenticated, closed
-}
 
 const fuzzUsers = "alice:secret\nb:2\n"
 
@@ -168,7 +86,7 @@ func FuzzAuth(f *testing.F) {
 	if err := users.Load(); err != nil {
 		f.Fatal(err)
 	}
-	b := newAuthBench(f, Options{Auth: users})
+	b := newBench(f, hearth.Options{MemoryLimit: 8 << 20}, Options{Auth: users})
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		b.t = t
 		const canary = "\r\n\r\nset canary 0 0 1\r\nx\r\n"
@@ -247,7 +165,7 @@ func FuzzSASL(f *testing.F) {
 	if err := users.Load(); err != nil {
 		f.Fatal(err)
 	}
-	b := newAuthBench(f, Options{SASL: users})
+	b := newBench(f, hearth.Options{MemoryLimit: 8 << 20}, Options{SASL: users})
 	canary := "\x80\x01\x00\x06\x08\x00\x00\x00\x00\x00\x00\x0f" + strings.Repeat("\x00", 20) + "canaryx"
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		b.t = t

@@ -3,11 +3,12 @@ package server
 import (
 	"testing"
 
+	"hearth"
 	"hearth/netproto"
 )
 
 // served returns a function that serves in on a worker of its own, and drops the replies.
-func served(t testing.TB, b *authBench, in string) func() {
+func served(t testing.TB, b *bench, in string) func() {
 	c, requests := &conn{fd: -1, protocol: ProtocolASCII}, []byte(in)
 	c.auth.done = true
 	return func() {
@@ -22,7 +23,7 @@ func served(t testing.TB, b *authBench, in string) func() {
 
 // TestWatchCostsNothingWithoutWatchers holds that no request takes the log's lock, which the test has itself, or allocates for it.
 func TestWatchCostsNothingWithoutWatchers(t *testing.T) {
-	b := newAuthBench(t, Options{})
+	b := newBench(t, hearth.Options{MemoryLimit: 8 << 20}, Options{})
 	b.s.log.mu.Lock()
 	defer b.s.log.mu.Unlock()
 	for _, in := range []string{"get a none\r\n", "set a 0 0 1\r\nx\r\n", "delete none\r\ntouch a 0\r\n", "mg a v t\r\nmd none\r\n", "ms a 1\r\n1\r\n"} {
@@ -40,7 +41,7 @@ func BenchmarkGet(b *testing.B) {
 	for _, watched := range []bool{false, true} {
 		name := map[bool]string{false: "unwatched", true: "watched"}[watched]
 		b.Run(name, func(b *testing.B) {
-			bench := newAuthBench(b, Options{})
+			bench := newBench(b, hearth.Options{MemoryLimit: 8 << 20}, Options{})
 			if watched {
 				wa := bench.s.addWatcher(bench.w, netproto.LogFetchers)
 				defer bench.s.removeWatcher(wa) // it is full soon, and lines are skipped
