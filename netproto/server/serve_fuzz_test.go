@@ -58,10 +58,11 @@ func (b *serveBench) forget() {
 	b.w.s.FlushAll(0)
 }
 
-// Rows of stats, and what depends on pages and crawls of streams before this one.
+// Rows of stats, what depends on pages and crawls of streams before this one, and the mark of a first fetch, which package lru may lose to the keeper.
 var (
 	longNumber  = regexp.MustCompile(`\d{5,20}`)
 	statRow     = regexp.MustCompile(`(?m)^STAT .*\r\n`)
+	fetchedMark = regexp.MustCompile(` (fetch=(yes|no)|h[01])\b`)
 	otherAnswer = strings.NewReplacer(netproto.CrawlBusy, netproto.OK, netproto.ReassignBadClass, netproto.ReassignOff, netproto.ReassignNoSpare, netproto.ReassignOff)
 )
 
@@ -83,7 +84,7 @@ func (b *serveBench) comparable(replies []byte) string {
 		}
 		return string(append(kept, replies...))
 	}
-	text := statRow.ReplaceAll(replies, nil)
+	text := fetchedMark.ReplaceAll(statRow.ReplaceAll(replies, nil), nil)
 	text = longNumber.ReplaceAllFunc(text, func(digits []byte) []byte {
 		if n, err := strconv.ParseUint(string(digits), 10, 64); err == nil && n-b.baseCAS < most {
 			return strconv.AppendUint(nil, n-b.baseCAS, 10)
