@@ -66,7 +66,7 @@ func TestFlagsReachTheOptions(t *testing.T) {
 		{"-o no_modern", func(c *config) any { return c.server.NoMaxConnsFast }, true},
 		{"-o no_modern,maxconns_fast", func(c *config) any { return c.server.NoMaxConnsFast }, false},
 		{"-o maxconns_fast -o no_modern", func(c *config) any { return c.server.NoMaxConnsFast }, true},
-		{"-o hashpower=20", func(c *config) any { return c.server.HashPower }, 20},
+		{"-o hashpower=20", func(c *config) any { return c.server.Shown.HashPower }, 20},
 		{"-l 127.0.0.1 -l 127.0.0.2:5,[::1]:6;localhost", func(c *config) any { return c.server.Listen },
 			[]string{"127.0.0.1", "127.0.0.2:5", "[::1]:6", "localhost"}},
 		{"-l 127.0.0.10 -l 127.0.0.1 -l 127.0.0.1", func(c *config) any { return c.server.Listen }, []string{"127.0.0.10", "127.0.0.1"}},

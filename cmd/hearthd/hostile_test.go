@@ -495,7 +495,7 @@ func TestStrangersAreAnsweredAsMemcachedDoes(t *testing.T) {
 	}
 	addrs := map[string]string{"hearthd": startHearthd(t).addr}
 	if path, err := exec.LookPath("memcached"); err == nil {
-		addrs["memcached"] = startMemcached(t, path)
+		addrs["memcached"], _ = startMemcached(t, path, "-l", "127.0.0.1", "-U", "0")
 	}
 	for who, addr := range addrs {
 		for name, test := range tests {

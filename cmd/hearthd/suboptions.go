@@ -88,7 +88,7 @@ var suboptionTable = []suboption{
 	// For tests: the command debugtime, which debug builds of memcached have.
 	{"debugtime", "", func(s *settings, _ string) error { s.debugTime = true; return nil }, hidden},
 
-	// Tuning knobs: checked, then without effect.
+	// Tuning knobs: checked, shown in the settings, and otherwise without effect.
 	{"no_hashexpand", "", nothingToDo, ""},
 	{"slab_reassign", "", nothingToDo, ""},
 	{"no_slab_reassign", "", nothingToDo, ""},
@@ -106,19 +106,19 @@ var suboptionTable = []suboption{
 		}
 		return nil
 	}, ""},
-	{"tail_repair_time", "Missing numeric argument for tail_repair_time", func(_ *settings, v string) error {
-		if atoi(v) < 10 {
+	{"tail_repair_time", "Missing numeric argument for tail_repair_time", func(s *settings, v string) error {
+		if s.server.Shown.TailRepairTime = atoi(v); s.server.Shown.TailRepairTime < 10 {
 			return fail(1, "Cannot set tail_repair_time to less than 10 seconds")
 		}
 		return nil
 	}, ""},
-	{"hash_algorithm", argument, func(_ *settings, v string) error {
-		if !slices.Contains([]string{"jenkins", "murmur3", "xxh3"}, v) {
+	{"hash_algorithm", argument, func(s *settings, v string) error {
+		if s.server.Shown.HashAlgorithm = v; !slices.Contains([]string{"jenkins", "murmur3", "xxh3"}, v) {
 			return fail(1, "Unknown hash_algorithm option (jenkins, murmur3, xxh3)")
 		}
 		return nil
 	}, ""},
-	{"read_buf_mem_limit", argument, unsigned("read_buf_mem_limit"), ""}, // buffers are held during a request only, so there is little to limit
+	{"read_buf_mem_limit", argument, unsigned("read_buf_mem_limit", func(s *settings, n uint32) { s.server.Shown.ReadBufferLimit = n << 20 }), ""}, // buffers are held during a request only, so there is little to limit
 
 	// What memcached accepts and ignores as well, or without the build option or flag that they belong to.
 	{"inline_ascii_resp", "", nothingToDo, ""},
@@ -141,7 +141,7 @@ var suboptionTable = []suboption{
 		}
 		return nil
 	}, ""},
-	{"ssl_wbuf_size", argument, unsigned("ssl_wbuf_size"), ""},
+	{"ssl_wbuf_size", argument, unsigned("ssl_wbuf_size", func(*settings, uint32) {}), ""},
 	{"ssl_session_cache", "", nothingToDo, ""},
 	{"ssl_kernel_tls", "", nothingToDo, ""},
 	{"ssl_min_version", argument, zeroToThree("ssl_min_version"), ""},
@@ -184,12 +184,12 @@ func (s *settings) suboptions(list string) error {
 func nothingToDo(*settings, string) error { return nil }
 
 func hashPower(s *settings, v string) error {
-	switch s.server.HashPower = atoi(v); {
-	case s.server.HashPower < 12:
-		return fail(1, "Initial hashtable multiplier of %d is too low", s.server.HashPower)
-	case s.server.HashPower > 32:
+	switch s.server.Shown.HashPower = atoi(v); {
+	case s.server.Shown.HashPower < 12:
+		return fail(1, "Initial hashtable multiplier of %d is too low", s.server.Shown.HashPower)
+	case s.server.Shown.HashPower > 32:
 		return fail(1, "Initial hashtable multiplier of %d is too high\n"+
-			"Choose a value based on \"STAT hash_power_level\" from a running instance", s.server.HashPower)
+			"Choose a value based on \"STAT hash_power_level\" from a running instance", s.server.Shown.HashPower)
 	}
 	return nil
 }
@@ -205,6 +205,7 @@ func chunkMax(s *settings, v string) error {
 
 func noModern(s *settings, _ string) error {
 	s.chunkMax, s.server.NoMaxConnsFast, s.lruMaintainer = slabPage, true, false
+	s.server.Shown.HashAlgorithm = "jenkins"
 	s.tuning.NoCrawler, s.tuning.Automove = true, 0
 	return nil
 }
@@ -241,11 +242,13 @@ func temporaryTTL(s *settings, v string) error {
 	return nil
 }
 
-func unsigned(name string) func(*settings, string) error {
-	return func(_ *settings, v string) error {
-		if _, ok := safeStrtoul(v); !ok {
+func unsigned(name string, set func(*settings, uint32)) func(*settings, string) error {
+	return func(s *settings, v string) error {
+		n, ok := safeStrtoul(v)
+		if !ok {
 			return fail(1, "could not parse argument to %s", name)
 		}
+		set(s, n)
 		return nil
 	}
 }

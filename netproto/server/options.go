@@ -86,10 +86,18 @@ type Options struct {
 	Version string
 	// HearthVersion is our own version, in `stats`; default "devel".
 	HearthVersion string
-	// HashPower is the initial hash table power that `stats settings` shows (-o hashpower); it shapes nothing here.
-	HashPower int
+	// Shown is what the operator set for machinery of memcached's that does not exist here.
+	Shown Shown
 	// Logger gets faults and, from Verbosity 2 on, connections and requests; default none.
 	Logger *slog.Logger
+}
+
+// Shown are settings that shape nothing and that `stats settings` shows as they were given, as memcached does: who set them looks for them there.
+type Shown struct {
+	HashPower       int    // -o hashpower; default 0
+	HashAlgorithm   string // -o hash_algorithm; default ours, "xxh64"
+	TailRepairTime  int    // -o tail_repair_time, in seconds; default 0
+	ReadBufferLimit uint32 // -o read_buf_mem_limit, in bytes; default 0
 }
 
 // DefaultVersion is the memcached whose protocol this is.
@@ -125,6 +133,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.HearthVersion == "" {
 		o.HearthVersion = "devel"
+	}
+	if o.Shown.HashAlgorithm == "" {
+		o.Shown.HashAlgorithm = "xxh64"
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
