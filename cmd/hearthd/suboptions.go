@@ -103,6 +103,8 @@ var suboptionTable = []suboption{
 	{"slab_automove_window", argument, func(s *settings, v string) error {
 		if s.tuning.AutomoveWindow = atoi(v); s.tuning.AutomoveWindow < 3 {
 			return fail(1, "slab_automove_window must be > 2")
+		} else if s.tuning.AutomoveWindow > 1800 { // as for the command
+			return fail(1, "slab_automove_window must be <= 1800")
 		}
 		return nil
 	}, ""},
