@@ -478,8 +478,8 @@ func flagRows() []flagRow {
 				t.Errorf("without -M: evictions %s", stat(t, p.addr, "evictions"))
 			}
 		}},
-		{letter: 'c', value: "2", shows: "maxconns 2", works: func(t *testing.T, p *proc) {
-			p = startHearthd(t, "-c", "2") // where no earlier connection is still closing
+		{letter: 'c', value: "2", shows: "maxconns 2", works: func(t *testing.T, _ *proc) {
+			p := startHearthd(t, "-c", "2") // where no earlier connection is still closing
 			for range 2 {
 				c := connect(t, p.addr)
 				io.WriteString(c, "mn\r\n")
