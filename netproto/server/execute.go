@@ -43,6 +43,7 @@ func (w *worker) execute(c *conn) {
 		w.replyNumber(w.s.Decr(req.Key, req.Delta))
 	case netproto.VerbFlushAll:
 		if w.srv.o.DisableFlushAll {
+			w.counters.flushesRefused.Add(1)
 			w.reply(netproto.FlushNotAllowed)
 			return
 		}

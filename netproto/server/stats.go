@@ -88,6 +88,7 @@ func (s *Server) resetStats() {
 		w.counters.authErrors.Store(0)
 		w.counters.idleKicks.Store(0)
 		w.counters.metaCmds.Store(0)
+		w.counters.flushesRefused.Store(0)
 	}
 }
 
@@ -163,7 +164,7 @@ func (s *Server) generalStats(l *lister) {
 	l.int("reserved_fds", int64(2*(len(s.workers)+1)+len(s.listeners)+len(s.udp)))
 	l.uint("cmd_get", st.CmdGet)
 	l.uint("cmd_set", st.CmdSet)
-	l.uint("cmd_flush", st.CmdFlush)
+	l.uint("cmd_flush", st.CmdFlush+s.sum(func(w *worker) uint64 { return w.counters.flushesRefused.Load() })) // as memcached counts
 	l.uint("cmd_touch", st.CmdTouch)
 	l.uint("cmd_meta", s.sum(func(w *worker) uint64 { return w.counters.metaCmds.Load() }))
 	l.uint("get_hits", st.GetHits)

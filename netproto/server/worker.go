@@ -57,7 +57,7 @@ type worker struct {
 	handed []handed // from the acceptor, under mu
 
 	_        [64]byte // the counters are read by other threads: not on a line with what this one writes all the time
-	counters struct{ bytesRead, bytesWritten, yields, authCmds, authErrors, idleKicks, metaCmds atomic.Uint64 }
+	counters struct{ bytesRead, bytesWritten, yields, authCmds, authErrors, idleKicks, metaCmds, flushesRefused atomic.Uint64 }
 	_        [64]byte
 }
 
