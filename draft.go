@@ -215,8 +215,10 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 			s.c.order.Touched(f.ref, s.now)
 			return refuse(NotStored)
 		case f.fate != alive && d.mode == Replace:
+			s.missed(&f)
 			return refuse(NotStored)
 		case f.fate != alive && d.mode == CAS:
+			s.missed(&f)
 			s.counts.inc(nCasMisses)
 			return refuse(Miss)
 		case d.mode == CAS && (s.c.opts.NoCAS || f.item.CAS() != cas):
@@ -232,6 +234,7 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 			if !s.c.index.Replace(f.hash, f.ref, d.ref) {
 				continue
 			}
+			s.countDead(&f)
 			s.discard(f.ref, &f.item)
 		} else {
 			result, victim := s.c.index.Insert(f.hash, it.Key(), d.ref)
@@ -366,9 +369,7 @@ func (s *Session) join(d *Draft, key []byte, cas uint64, o *StoreOptions) Status
 		o.ClassID, o.Exptime = s.c.store.ListClass(f.ref), f.meta.Exptime()
 		s.counts.inc(nStored)
 	case Miss:
-		if f.fate != absent {
-			s.remove(&f)
-		}
+		s.missed(&f)
 		return NotStored
 	case NoMemory:
 		return NotStored // memcached's reply; out of memory is only said of the piece that was sent

@@ -26,7 +26,8 @@ func (s *Session) Until(exptime int64) uint32 { return s.absolute(exptime) }
 
 // GetOptions say how MetaGet fetches. The zero value is Get, but for tokens.
 type GetOptions struct {
-	Peek          bool  // count nothing and mark nothing
+	Peek          bool  // count no get and mark nothing
+	Leave         bool  // with Peek: not even remove and count an item that is over
 	NoBump        bool  // do not mark the item as fetched
 	Touch         bool  // give it Exptime, in protocol terms, and count as touch
 	Exptime       int64 //
@@ -55,6 +56,9 @@ func (s *Session) MetaGet(key []byte, o *GetOptions, got *Fetch) Status {
 	if o.Peek {
 		if f.fate != alive {
 			*got = Fetch{Expired: f.fate == expired, Flushed: f.fate == flushed}
+			if !o.Leave {
+				s.missed(&f)
+			}
 			return Miss
 		}
 		*got = Fetch{Before: f.meta.Exptime()}
@@ -306,9 +310,7 @@ func (s *Session) storeStale(d *Draft, key []byte, cas uint64, o *StoreOptions) 
 		s.counts.inc(nStored)
 	case Miss:
 		s.counts.inc(nCasMisses)
-		if f.fate != absent {
-			s.remove(&f)
-		}
+		s.missed(&f)
 	case Exists:
 		s.counts.inClass(s.c.store.ListClass(f.ref), classCasBadval)
 	}
@@ -342,9 +344,7 @@ func (s *Session) MetaDelete(key []byte, o *DeleteOptions) Status {
 		}
 	case Miss:
 		s.counts.inc(nDeleteMisses)
-		if f.fate != absent {
-			s.remove(&f)
-		}
+		s.missed(&f)
 	}
 	return st
 }
@@ -432,9 +432,7 @@ func (s *Session) Arith(key []byte, o *ArithOptions, got *Item) (n uint64, st St
 			s.counts.inClass(s.c.store.ListClass(f.ref), hits)
 		}
 		if st == Miss {
-			if f.fate != absent {
-				s.remove(&f)
-			}
+			s.missed(&f)
 			if !o.Vivify {
 				s.counts.inc(misses)
 				return 0, Miss

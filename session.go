@@ -381,17 +381,21 @@ func (s *Session) Get(key []byte, it *Item) Status {
 	return OK
 }
 
-// missed counts a get that found nothing to give out, and removes what is dead.
+// missed counts and removes what a lookup found dead. As in memcached these counters are of all lookups, those of stores, deletes and incr included.
 func (s *Session) missed(f *found) {
+	if f.fate == expired || f.fate == flushed {
+		s.countDead(f)
+		s.remove(f)
+	}
+}
+
+func (s *Session) countDead(f *found) {
 	switch f.fate {
 	case expired:
 		s.counts.inc(nGetExpired)
 	case flushed:
 		s.counts.inc(nGetFlushed)
-	default:
-		return
 	}
-	s.remove(f)
 }
 
 // GetAndTouch is Get with a new exptime, in protocol terms as in Prepare; it counts as touch.

@@ -10,7 +10,8 @@ import (
 // Stats are the cache's counters since Open or the last ResetStats, and its state now. Names follow memcached's `stats`.
 type Stats struct {
 	CmdGet, CmdSet, CmdTouch, CmdFlush            uint64 // requests by key; CmdSet counts what got memory
-	GetHits, GetMisses, GetExpired, GetFlushed    uint64 // expired and flushed ones are misses too
+	GetHits, GetMisses                            uint64
+	GetExpired, GetFlushed                        uint64 // dead items that lookups found, whichever command's; of a get they are misses too
 	DeleteHits, DeleteMisses                      uint64
 	IncrHits, IncrMisses, DecrHits, DecrMisses    uint64
 	CasHits, CasMisses, CasBadval                 uint64

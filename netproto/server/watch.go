@@ -217,7 +217,7 @@ func (w *worker) logLookup(key []byte) seen {
 
 func (w *worker) look(key []byte) (seen, string) {
 	switch got := &w.logFetch; {
-	case w.s.MetaGet(key, &hearth.GetOptions{Peek: true}, got) == hearth.OK:
+	case w.s.MetaGet(key, &hearth.GetOptions{Peek: true, Leave: true}, got) == hearth.OK:
 		return seen{got.ClassID, got.Len()}, netproto.LogFound
 	case got.Expired:
 		return seen{}, netproto.LogExpired
