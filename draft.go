@@ -440,6 +440,9 @@ func (s *Session) count(key []byte, o *ArithOptions) (n uint64, _ found, _ Statu
 			return true
 		},
 	})
+	if st == OK && grown { // where memcached writes in place, it stores no item
+		s.counts.inc(nStored)
+	}
 	return n, f, st
 }
 
