@@ -127,8 +127,10 @@ func (l *lister) yes(name string, b bool) {
 }
 
 // generalStats lists plain `stats` in memcached's order, for people and parsers that know it by heart; our own keys come last. Keys of
-// machinery that does not exist here, or never fails, are 0 rather than missing: dashboards chart them.
+// machinery that does not exist here, or never fails, are 0 rather than missing: dashboards chart them. What memcached leaves out when the operator has
+// turned something off, we leave out too.
 func (s *Server) generalStats(l *lister) {
+	maintainer := !s.o.NoLRUMaintainer
 	st := s.cache.Stats()
 	var crawled, reflocked uint64
 	for _, c := range s.cache.ClassStats() {
@@ -204,9 +206,13 @@ func (s *Server) generalStats(l *lister) {
 		"slab_reassign_busy_deletes", "slab_reassign_busy_nomem")
 	l.str("slab_reassign_last_busy_status", "none")
 	l.zeros("slab_reassign_running", "slabs_moved")
-	l.bool("lru_crawler_running", st.CrawlerRunning)
-	l.uint("lru_crawler_starts", st.CrawlerStarts)
-	l.uint("lru_maintainer_juggles", st.Juggles)
+	if !s.tuning().NoCrawler {
+		l.bool("lru_crawler_running", st.CrawlerRunning)
+		l.uint("lru_crawler_starts", st.CrawlerStarts)
+	}
+	if maintainer {
+		l.uint("lru_maintainer_juggles", st.Juggles)
+	}
 	l.zeros("malloc_fails", "log_worker_dropped")
 	l.uint("log_worker_written", s.log.written.Load())
 	l.uint("log_watcher_skipped", s.log.skipped.Load())
@@ -220,17 +226,21 @@ func (s *Server) generalStats(l *lister) {
 	l.uint("slab_global_page_pool", st.GlobalPagePool)
 	l.uint("expired_unfetched", st.ExpiredUnfetched)
 	l.uint("evicted_unfetched", st.EvictedUnfetched)
-	l.uint("evicted_active", st.EvictedActive)
+	if maintainer {
+		l.uint("evicted_active", st.EvictedActive)
+	}
 	l.uint("evictions", st.Evictions)
 	l.uint("reclaimed", st.Reclaimed)
 	l.uint("crawler_reclaimed", st.CrawlerReclaimed)
 	l.uint("crawler_items_checked", crawled)
 	l.uint("lrutail_reflocked", reflocked)
-	l.uint("moves_to_cold", st.MovesToCold)
-	l.uint("moves_to_warm", st.MovesToWarm)
-	l.uint("moves_within_lru", st.MovesWithinLRU)
-	l.uint("direct_reclaims", st.DirectReclaims)
-	l.uint("lru_bumps_dropped", st.LRUBumpsDropped)
+	if maintainer {
+		l.uint("moves_to_cold", st.MovesToCold)
+		l.uint("moves_to_warm", st.MovesToWarm)
+		l.uint("moves_within_lru", st.MovesWithinLRU)
+		l.uint("direct_reclaims", st.DirectReclaims)
+		l.uint("lru_bumps_dropped", st.LRUBumpsDropped)
+	}
 
 	l.str("hearth_version", s.o.HearthVersion)
 	l.uint("total_malloced", st.TotalMalloced)
@@ -328,21 +338,23 @@ func (s *Server) settings(l *lister) {
 
 // itemStats lists `stats items`: classes with items.
 func (s *Server) itemStats(l *lister) {
-	temp := s.cache.LRU().Temp
+	temp, maintainer := s.cache.LRU().Temp, !s.o.NoLRUMaintainer
 	for _, c := range s.cache.ClassStats() {
 		if c.Number == 0 {
 			continue
 		}
 		p := "items:" + strconv.Itoa(c.ID) + ":"
 		l.uint(p+"number", c.Number)
-		l.uint(p+"number_hot", c.NumberHot)
-		l.uint(p+"number_warm", c.NumberWarm)
-		l.uint(p+"number_cold", c.NumberCold)
-		if temp || c.NumberTemp > 0 {
-			l.uint(p+"number_temp", c.NumberTemp)
+		if maintainer {
+			l.uint(p+"number_hot", c.NumberHot)
+			l.uint(p+"number_warm", c.NumberWarm)
+			l.uint(p+"number_cold", c.NumberCold)
+			if temp || c.NumberTemp > 0 {
+				l.uint(p+"number_temp", c.NumberTemp)
+			}
+			l.uint(p+"age_hot", c.AgeHot)
+			l.uint(p+"age_warm", c.AgeWarm)
 		}
-		l.uint(p+"age_hot", c.AgeHot)
-		l.uint(p+"age_warm", c.AgeWarm)
 		l.uint(p+"age", c.Age)
 		l.uint(p+"mem_requested", c.MemRequested)
 		l.uint(p+"evicted", c.Evicted)
@@ -353,18 +365,22 @@ func (s *Server) itemStats(l *lister) {
 		l.uint(p+"reclaimed", c.Reclaimed)
 		l.uint(p+"expired_unfetched", c.ExpiredUnfetched)
 		l.uint(p+"evicted_unfetched", c.EvictedUnfetched)
-		l.uint(p+"evicted_active", c.EvictedActive)
+		if maintainer {
+			l.uint(p+"evicted_active", c.EvictedActive)
+		}
 		l.uint(p+"crawler_reclaimed", c.CrawlerReclaimed)
 		l.uint(p+"crawler_items_checked", c.CrawlerItemsChecked)
 		l.uint(p+"lrutail_reflocked", c.LRUTailReflocked)
-		l.uint(p+"moves_to_cold", c.MovesToCold)
-		l.uint(p+"moves_to_warm", c.MovesToWarm)
-		l.uint(p+"moves_within_lru", c.MovesWithinLRU)
-		l.uint(p+"direct_reclaims", c.DirectReclaims)
-		l.uint(p+"hits_to_hot", c.HitsToHot)
-		l.uint(p+"hits_to_warm", c.HitsToWarm)
-		l.uint(p+"hits_to_cold", c.HitsToCold)
-		l.uint(p+"hits_to_temp", c.HitsToTemp)
+		if maintainer {
+			l.uint(p+"moves_to_cold", c.MovesToCold)
+			l.uint(p+"moves_to_warm", c.MovesToWarm)
+			l.uint(p+"moves_within_lru", c.MovesWithinLRU)
+			l.uint(p+"direct_reclaims", c.DirectReclaims)
+			l.uint(p+"hits_to_hot", c.HitsToHot)
+			l.uint(p+"hits_to_warm", c.HitsToWarm)
+			l.uint(p+"hits_to_cold", c.HitsToCold)
+			l.uint(p+"hits_to_temp", c.HitsToTemp)
+		}
 	}
 }
 
