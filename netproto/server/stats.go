@@ -460,7 +460,7 @@ func addrText(a net.Addr) string {
 		}
 		return "tcp:" + a.String()
 	case *net.UnixAddr:
-		if a.Name != "" {
+		if a.Name != "" && a.Name != "@" { // an unbound socket's name comes as either
 			return "unix:" + a.Name
 		}
 	}
