@@ -2,6 +2,9 @@ package server_test
 
 import (
 	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -277,4 +280,200 @@ func TestStats(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestStatsCommand(t *testing.T) {
+	const usage, heard = "CLIENT_ERROR usage: stats detail on|off|dump\r\n", "1.6.18 hears no noreply there"
+	runRows(t, []row{
+		{name: "reset", send: "stats reset\r\n", want: "RESET\r\n"},
+		{name: "an unknown sub-command is an error", send: "stats foo\r\nstats Settings\r\n", want: "ERROR\r\nERROR\r\n"},
+		{name: "a prefix of a sub-command is none", send: "stats r\r\nstats se\r\nstats item\r\nstats c\r\n", want: strings.Repeat("ERROR\r\n", 4)},
+		{name: "noreply silences them", send: "stats noreply\r\nstats reset noreply\r\nstats foo noreply\r\n", want: "", but: heard},
+		{name: "sizes without track_sizes", send: "stats sizes\r\n", want: "STAT sizes_status disabled\r\nEND\r\n"},
+		{name: "cachedump without words", send: "stats cachedump\r\nstats cachedump 1\r\n", want: strings.Repeat("CLIENT_ERROR bad command line\r\n", 2)},
+		{name: "cachedump without numbers", send: "stats cachedump x 1\r\nstats cachedump 1 x\r\n", want: badFormat + badFormat},
+		{name: "cachedump of no class", send: "stats cachedump 64 1\r\n", want: "CLIENT_ERROR Illegal slab id\r\n"},
+		{name: "detail without a word it knows", send: "stats detail\r\nstats detail foo\r\n", want: usage + usage},
+	}, nil)
+
+	t.Run("items and slabs of an empty cache", func(t *testing.T) {
+		for _, addr := range both(t, func(*setup) {}) {
+			dial(t, addr).ask("stats items\r\nstats slabs\r\n", "END\r\nSTAT active_slabs 0\r\nSTAT total_malloced 0\r\nEND\r\n")
+		}
+	})
+
+	const on, off = "stats detail on\r\n", "stats detail off\r\nstats reset\r\n" // reset forgets the prefixes
+	t.Run("detail", func(t *testing.T) {
+		runRows(t, []row{
+			{name: "dump of nothing", send: "stats detail dump\r\n", want: "END\r\n"},
+			{name: "on counts get and hit", given: "set p:a 0 0 1\r\n1\r\n" + on, send: "get p:a p:b\r\nstats detail dump\r\n" + off,
+				want: "VALUE p:a 0 1\r\n1\r\nEND\r\nPREFIX p get 2 hit 1 set 0 del 0\r\nEND\r\nOK\r\nRESET\r\n"},
+			{name: "on counts the set family", given: on, send: "set p:a 0 0 1\r\n1\r\nadd p:a 0 0 1\r\n1\r\nreplace p:a 0 0 1\r\n1\r\nappend p:a 0 0 1\r\n1\r\nprepend p:a 0 0 1\r\n1\r\ncas p:a 0 0 1 1\r\n1\r\nstats detail dump\r\n" + off,
+				want: "STORED\r\nNOT_STORED\r\nSTORED\r\nSTORED\r\nSTORED\r\nEXISTS\r\nPREFIX p get 0 hit 0 set 6 del 0\r\nEND\r\nOK\r\nRESET\r\n"},
+			{name: "on counts delete", given: on, send: "delete p:a\r\nstats detail dump\r\n" + off, want: "NOT_FOUND\r\nPREFIX p get 0 hit 0 set 0 del 1\r\nEND\r\nOK\r\nRESET\r\n"},
+			{name: "on counts gat as get", given: on, send: "gat 0 p:a\r\ngats 0 p:a\r\ngets p:a\r\nstats detail dump\r\n" + off, want: "END\r\nEND\r\nEND\r\nPREFIX p get 3 hit 0 set 0 del 0\r\nEND\r\nOK\r\nRESET\r\n"},
+			{name: "on counts no meta commands and no incr and touch", given: on, send: "ms p:a 1\r\n1\r\nmg p:a\r\nma p:a\r\nincr p:a 1\r\ntouch p:a 0\r\nmd p:a\r\nstats detail dump\r\n" + off,
+				want: "HD\r\nHD\r\nHD\r\n3\r\nTOUCHED\r\nHD\r\nEND\r\nOK\r\nRESET\r\n"},
+			{name: "keys without a delimiter do not count", given: on, send: "get plain\r\nstats detail dump\r\n" + off, want: "END\r\nEND\r\nOK\r\nRESET\r\n"},
+			{name: "a prefix ends at the first delimiter", given: on, send: "get p:q:r\r\nstats detail dump\r\n" + off, want: "END\r\nPREFIX p get 1 hit 0 set 0 del 0\r\nEND\r\nOK\r\nRESET\r\n"},
+			{name: "off counts nothing more", given: on, send: "stats detail off\r\nget p:a\r\nstats detail dump\r\n", want: "OK\r\nEND\r\nEND\r\n"},
+		}, nil)
+	})
+	t.Run("-D", func(t *testing.T) {
+		runRows(t, []row{
+			{name: "sets the delimiter and turns detail on", send: "get p/a p:a\r\nstats detail dump\r\n", want: "END\r\nPREFIX p get 1 hit 0 set 0 del 0\r\nEND\r\n"},
+		}, func(o *setup) { o.server.Detail, o.server.PrefixDelimiter = true, '/' }, "-D", "/")
+	})
+	const gone = "delete __end__\r\n" // which ends what is given
+	t.Run("a segmented LRU", func(t *testing.T) {
+		runRows(t, []row{ // what is in TEMP stays there, where the maintainer would move it from HOT to COLD sooner or later
+			{name: "cachedump lists COLD only", given: "set a 0 500 3\r\nabc\r\n", send: gone + "stats cachedump 1 0\r\n", want: "DELETED\r\nEND\r\n"},
+		}, func(o *setup) { o.cache.LRU.Temp, o.cache.LRU.TempTTL = true, 1000 }, "-o", "temporary_ttl=1000")
+	})
+	t.Run("a flat LRU", func(t *testing.T) {
+		runRows(t, []row{
+			{name: "cachedump lists the newest first", given: "set a 0 0 3\r\nabc\r\nset b 0 0 1\r\n1\r\n", send: gone + "stats cachedump 1 0\r\nstats cachedump 1 1\r\n",
+				want: "DELETED\r\nITEM b [1 b; 0 s]\r\nITEM a [3 b; 0 s]\r\nEND\r\nITEM b [1 b; 0 s]\r\nEND\r\n"},
+			{name: "cachedump shows the moment of expiry", given: "set a 0 2000000000 3\r\nabc\r\n", send: gone + "stats cachedump 1 0\r\n", want: "DELETED\r\nITEM a [3 b; 2000000000 s]\r\nEND\r\n"},
+			{name: "cachedump leaves keys in base64 out", given: "set a 0 0 3\r\nabc\r\nms AQL/ 1 b\r\n1\r\n", send: gone + "stats cachedump 1 0\r\n", want: "DELETED\r\nITEM a [3 b; 0 s]\r\nEND\r\n"},
+		}, withoutBackground, "-o", "no_lru_maintainer,no_lru_crawler")
+	})
+}
+
+// TestStatsSetting has the values of stats settings, by the flag that sets them.
+func TestStatsSetting(t *testing.T) {
+	for _, r := range []struct {
+		flag  string
+		opt   func(*setup)
+		args  []string
+		want  string // name and value
+		newer bool
+	}{
+		{flag: "defaults", want: "maxbytes 67108864, maxconns 1024, udpport 0, verbosity 0, oldest 0, evictions on, domain_socket NULL, umask 700, " +
+			"shutdown_command no, growth_factor 1.25, chunk_size 48, stat_key_prefix :, detail_enabled no, reqs_per_event 20, cas_enabled yes, tcp_backlog 1024, " +
+			"binding_protocol auto-negotiate, auth_enabled_sasl no, auth_enabled_ascii no, item_size_max 1048576, maxconns_fast yes, hashpower_init 0, slab_automove 1, " +
+			"slab_automove_ratio 0.80, slab_chunk_max 524288, lru_crawler yes, lru_crawler_sleep 100, lru_crawler_tocrawl 0, tail_repair_time 0, flush_enabled yes, " +
+			"dump_enabled yes, lru_maintainer_thread yes, lru_segmented yes, hot_lru_pct 20, warm_lru_pct 40, hot_max_factor 0.20, warm_max_factor 2.00, temp_lru no, " +
+			"temporary_ttl 61, idle_timeout 0, read_buf_mem_limit 0, track_sizes no, inline_ascii_response no, ssl_enabled no, memory_file (null)"},
+		{flag: "-m", opt: func(o *setup) { o.cache.MemoryLimit = 100 << 20 }, args: []string{"-m", "100"}, want: "maxbytes 104857600"},
+		{flag: "-c", opt: func(o *setup) { o.server.MaxConns = 300 }, args: []string{"-c", "300"}, want: "maxconns 300"},
+		{flag: "-M", opt: func(o *setup) { o.cache.NoEvict = true }, args: []string{"-M"}, want: "evictions off"},
+		{flag: "-a", opt: func(o *setup) { o.server.UnixMask = 0o644 }, args: []string{"-a", "644"}, want: "umask 644"},
+		{flag: "-A", opt: func(o *setup) { o.server.EnableShutdown = true }, args: []string{"-A"}, want: "shutdown_command yes"},
+		{flag: "-f", opt: func(o *setup) { o.cache.GrowthFactor = 1.5 }, args: []string{"-f", "1.5"}, want: "growth_factor 1.50"},
+		{flag: "-n", opt: func(o *setup) { o.cache.MinSpace = 100 }, args: []string{"-n", "100"}, want: "chunk_size 100"},
+		{flag: "-t", opt: func(o *setup) { o.server.Threads = 3 }, args: []string{"-t", "3"}, want: "num_threads 3, num_threads_per_udp 3"},
+		{flag: "-D", opt: func(o *setup) { o.server.Detail, o.server.PrefixDelimiter = true, '/' }, args: []string{"-D", "/"}, want: "stat_key_prefix /, detail_enabled yes"},
+		{flag: "-R", opt: func(o *setup) { o.server.ReqsPerEvent = 7 }, args: []string{"-R", "7"}, want: "reqs_per_event 7"},
+		{flag: "-C", opt: func(o *setup) { o.cache.NoCAS = true }, args: []string{"-C"}, want: "cas_enabled no"},
+		{flag: "-b", opt: func(o *setup) { o.server.Backlog = 77 }, args: []string{"-b", "77"}, want: "tcp_backlog 77"},
+		{flag: "-B ascii", opt: func(o *setup) { o.server.Protocol = server.ProtocolASCII }, args: []string{"-B", "ascii"}, want: "binding_protocol ascii"},
+		{flag: "-I", opt: func(o *setup) { o.cache.MaxItemSize = 2 << 20 }, args: []string{"-I", "2m"}, want: "item_size_max 2097152, slab_chunk_max 524288"},
+		{flag: "-F", opt: func(o *setup) { o.server.DisableFlushAll = true }, args: []string{"-F"}, want: "flush_enabled no"},
+		{flag: "-X", opt: func(o *setup) { o.server.DisableDumping = true }, args: []string{"-X"}, want: "dump_enabled no"},
+		{flag: "no_maxconns_fast", opt: func(o *setup) { o.server.NoMaxConnsFast = true }, args: []string{"-o", "no_maxconns_fast"}, want: "maxconns_fast no"},
+		{flag: "hashpower", opt: func(o *setup) { o.server.HashPower = 20 }, args: []string{"-o", "hashpower=20"}, want: "hashpower_init 20"},
+		{flag: "track_sizes", opt: func(o *setup) { o.cache.TrackSizes = true }, args: []string{"-o", "track_sizes"}, want: "track_sizes yes"},
+		{flag: "idle_timeout", opt: func(o *setup) { o.server.IdleTimeout = 33 }, args: []string{"-o", "idle_timeout=33"}, want: "idle_timeout 33"},
+		{flag: "temporary_ttl", opt: func(o *setup) { o.cache.LRU.Temp, o.cache.LRU.TempTTL = true, 10 }, args: []string{"-o", "temporary_ttl=10"}, want: "temp_lru yes, temporary_ttl 10"},
+		{flag: "no_lru_maintainer and no_lru_crawler", opt: withoutBackground, args: []string{"-o", "no_lru_maintainer,no_lru_crawler"}, want: "lru_crawler no, lru_maintainer_thread no, lru_segmented no"},
+		{flag: "client_flags_size", want: "client_flags_size 4", newer: true},
+	} {
+		t.Run(r.flag, func(t *testing.T) {
+			if r.opt == nil {
+				r.opt = func(o *setup) { o.server.Threads = 4 }
+			}
+			for i, addr := range both(t, r.opt, append([]string{"-t", "4"}, r.args...)...) {
+				if i == 1 && r.newer {
+					continue
+				}
+				settings := dial(t, addr).stats(" settings")
+				for _, want := range strings.Split(r.want, ", ") {
+					name, value, _ := strings.Cut(want, " ")
+					if i == 1 && name == "domain_socket" { // memcached is asked there
+						continue
+					}
+					if settings[name] != value {
+						t.Errorf("%s: %s is %q, want %q", addr, name, settings[name], value)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestStatsConns has the rows of stats conns.
+func TestStatsConns(t *testing.T) {
+	rows := func(c *client) string {
+		c.send("stats conns\r\n")
+		var all strings.Builder
+		for l := c.line(); l != "END"; l = c.line() {
+			all.WriteString(l + "\n")
+		}
+		return all.String()
+	}
+	has := func(t *testing.T, all, pattern string) {
+		t.Helper()
+		if !regexp.MustCompile("(?m)^" + pattern).MatchString(all) {
+			t.Errorf("stats conns is\n%swant it to have\n%s", all, pattern)
+		}
+	}
+	t.Run("a listener has no listen_addr", func(t *testing.T) {
+		has(t, rows(dial(t, startServer(t))), `STAT (\d+):addr tcp:127\.0\.0\.1:\d+\nSTAT \d+:state conn_listening\nSTAT \d+:secs_since_last_cmd \d+\n`)
+	})
+	t.Run("a client", func(t *testing.T) {
+		has(t, rows(dial(t, startServer(t))), `STAT \d+:addr tcp:127\.0\.0\.1:\d+\nSTAT \d+:listen_addr tcp:127\.0\.0\.1:\d+\nSTAT \d+:state conn_parse_cmd\nSTAT \d+:secs_since_last_cmd 0\n`)
+	})
+	t.Run("IPv6", func(t *testing.T) {
+		l, err := net.Listen("tcp6", "[::1]:0")
+		if err != nil {
+			t.Skip(err)
+		}
+		l.Close()
+		has(t, rows(dial(t, startServer(t, func(o *setup) { o.server.Listen = []string{"[::1]"} }))), `STAT \d+:addr tcp6:\[::1\]:\d+\nSTAT \d+:listen_addr tcp6:\[::1\]:`)
+	})
+	t.Run("a unix socket's clients have no address", func(t *testing.T) {
+		for _, addr := range both(t, func(o *setup) { o.server.UnixSocket = t.TempDir() + "/s" }) {
+			all := rows(dial(t, addr))
+			has(t, all, `STAT \d+:addr unix:`+filepath.Dir(addr)+`/s.*\nSTAT \d+:state conn_listening\n`) // 1.6.18 cuts the end off
+			has(t, all, `STAT \d+:addr \?:<AF 0>\nSTAT \d+:listen_addr unix:`+addr+`\nSTAT \d+:state conn_parse_cmd\n`)
+		}
+	})
+	t.Run("UDP", func(t *testing.T) {
+		has(t, rows(dial(t, startServer(t, withUDP))), `STAT \d+:UDP UDP\nSTAT \d+:addr udp:127\.0\.0\.1:\d+\nSTAT \d+:state conn_read\n`)
+	})
+	t.Run("descriptors ascend", func(t *testing.T) {
+		addr, last := startServer(t, withUDP), 0
+		for range 5 {
+			dial(t, addr).ask("version\r\n", version)
+		}
+		for _, l := range strings.Split(strings.TrimSpace(rows(dial(t, addr))), "\n") {
+			fd, err := strconv.Atoi(strings.TrimPrefix(l[:strings.Index(l, ":")], "STAT "))
+			if err != nil || fd < last {
+				t.Fatalf("%q behind descriptor %d", l, last)
+			}
+			last = fd
+		}
+	})
+	for _, r := range []struct{ state, send string }{
+		{"conn_read", "version\r\n"},
+		{"conn_read", "get a"}, // part of a line
+		{"conn_nread", "set a 0 0 10\r\nabc"},
+		{"conn_swallow", "set a 0 0 2000000\r\nabc"},
+	} {
+		t.Run("state "+r.state+" after "+clip(r.send), func(t *testing.T) {
+			addr := startServer(t)
+			c, asking := dial(t, addr), dial(t, addr)
+			c.send("%s", r.send)
+			until(t, r.state, func() bool { return strings.Contains(rows(asking), ":state "+r.state+"\n") })
+		})
+	}
+	t.Run("state conn_mwrite of a client that does not read", func(t *testing.T) {
+		addr := startServer(t)
+		c, asking := dial(t, addr), dial(t, addr)
+		c.send("set a 0 0 1000000\r\n%s\r\n", strings.Repeat("x", 1000000))
+		c.want(stored)
+		c.send("get%s\r\n", strings.Repeat(" a", 100))
+		until(t, "conn_mwrite", func() bool { return strings.Contains(rows(asking), ":state conn_mwrite\n") })
+	})
 }
