@@ -319,6 +319,21 @@ func TestStatsCommand(t *testing.T) {
 			{name: "off counts nothing more", given: on, send: "stats detail off\r\nget p:a\r\nstats detail dump\r\n", want: "OK\r\nEND\r\nEND\r\n"},
 		}, nil)
 	})
+	t.Run("detail counts 65536 prefixes at most", func(t *testing.T) {
+		c := dial(t, startServer(t, func(o *setup) { o.server.Detail = true }))
+		const most = 65536
+		var keys strings.Builder
+		for i := range most + 100 {
+			fmt.Fprintf(&keys, " %d:", i)
+		}
+		c.ask("get"+keys.String()+"\r\n", "END\r\n")
+		n := 0
+		for c.send("stats detail dump\r\n"); c.line() != "END"; n++ {
+		}
+		if n != most {
+			t.Errorf("%d prefixes, want %d", n, most)
+		}
+	})
 	t.Run("-D", func(t *testing.T) {
 		runRows(t, []row{
 			{name: "sets the delimiter and turns detail on", send: "get p/a p:a\r\nstats detail dump\r\n", want: "END\r\nPREFIX p get 1 hit 0 set 0 del 0\r\nEND\r\n"},
