@@ -91,6 +91,7 @@
 //	 0  kind 'D' 1 | 0 | bytes used 4
 //	 8  Ref of the next data chunk, 0 in the last
 //	16  zeros
+//	32  Ref of the item, shifted left by 8
 //	40  bytes of the value
 //
 // Meta is the one word that changes after an item is published (R6): see Meta for its bits. Everything else is written before the index
@@ -99,10 +100,12 @@
 // would have to change together with the index word, and a kill between the two would bring deleted values back.
 //
 // The word at 32 has its meaning in free and data chunks too: its Linked bit is clear. That is why data chunks begin their bytes at 40. The LRU
-// keeps notes about hits, which may name a chunk that has become something else since, and tells by this bit.
+// keeps notes about hits, which may name a chunk that has become something else since, and tells by this bit. In a data chunk the rest of the word says
+// whose it is, for who has to move it. That is a hint, like a note: it may be old, and only the item's own chain tells whether it is true.
 //
-// The crc32c is of bytes 0 to 27, 40 to the end, and the bytes of the data chunks; it starts from the item's own Ref, so that a Ref that a
-// flipped bit sent elsewhere does not validate. It is for damage: a kill leaves no item that it would find. The Chained
+// The crc32c is of bytes 0 to 27, the key, and all bytes of the value; it starts from the item's own Ref, so that a Ref that a
+// flipped bit sent elsewhere does not validate. The Refs of data chunks are not in it, since one that leads elsewhere brings other bytes: so a data
+// chunk is moved by one store to the Ref that leads to it. It is for damage: a kill leaves no item that it would find. The Chained
 // bit stands in the item and in its Ref: the sweep needs it without reading every item, those who come by a chunk id without the Ref.
 //
 // # Free chunks, lists and the checkpoint
@@ -131,4 +134,5 @@
 // # Versions
 //
 //	1  superblock, page table, index of 41-bit Refs, links, items with 40-byte headers
+//	2  data chunks name their item, and its checksum leaves the Ref of the first one out
 package mmapslab

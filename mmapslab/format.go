@@ -13,9 +13,10 @@ const PageSize = 1 << 20
 // Versions of the format. Add a line, never renumber.
 const (
 	versionFirst = 1 // superblock, page table, index of 41-bit Refs, links, items with 40-byte headers
+	versionOwner = 2 // data chunks name their item, and its checksum leaves the Ref of the first one out: data chunks can move
 
 	// Version is what this build writes, and all that it reads.
-	Version = versionFirst
+	Version = versionOwner
 )
 
 // Where the fixed parts lie, in bytes.

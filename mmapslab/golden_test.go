@@ -139,7 +139,7 @@ func TestFormatIsThatOfTheDumps(t *testing.T) {
 		for i, ref := range chunks[1:] {
 			used := [...]int{264, 36}[i]
 			out += fmt.Sprintf("chunk %d, class 3, Ref %#x\n", i+2, uint64(ref)) + dump(t, a.Bytes(ref.Offset(), 40+used), 0, []field{
-				{1, "kind 'D'"}, {3, "0"}, {4, "bytes used"}, {8, "Ref of the next data chunk"}, {16, "0"}, {8, "0: where an item has its Meta"}, {used, "value"},
+				{1, "kind 'D'"}, {3, "0"}, {4, "bytes used"}, {8, "Ref of the next data chunk"}, {16, "0"}, {8, "Ref of the item << 8, where an item has its Meta"}, {used, "value"},
 			})
 		}
 		compare(t, "chained-item", out)

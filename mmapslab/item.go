@@ -20,13 +20,13 @@ import (
 //	 0  kind 1 | zeros 3 | bytes used 4
 //	 8  Ref of the next data chunk, 0 in the last
 //	16  zeros 16
-//	32  zeros 8
+//	32  Ref of the item, shifted left by 8
 //	40  bytes of the value
 //
 // The word at 32 of any chunk, free ones included, has its Linked bit set only while an item there is in an LRU list: notes about hits may
 // name a chunk that has become something else since, and are recognized by it.
 //
-// The checksum covers everything but Meta and itself; it starts from the item's own Ref, so that a Ref gone astray does not validate.
+// The checksum covers everything but Meta, the Refs of data chunks and itself; it starts from the item's own Ref, so that a Ref gone astray does not validate.
 const (
 	// HeaderSize is the size of an item's header in bytes.
 	HeaderSize = 40
@@ -239,7 +239,7 @@ func (s *Store) Seal(ref Ref, cas uint64, epoch uint32) {
 
 func (s *Store) checksum(it *Item) uint32 {
 	sum := crc32.Update(uint32(it.ref)^uint32(it.ref>>32)<<24, castagnoli, it.head[:28])
-	sum = crc32.Update(sum, castagnoli, it.head[HeaderSize:])
+	sum = crc32.Update(sum, castagnoli, it.head[it.keyStart:])
 	if it.ref&Chained != 0 {
 		return s.chainChecksum(it, sum) // apart, so that the closure's sum is on the heap for chained items only
 	}
@@ -262,7 +262,7 @@ func (s *Store) Verify(it *Item) bool {
 // the item's value length: a chain that was damaged into a ring ends too.
 func (s *Store) Chain(it *Item, visit func(ref Ref, data []byte)) bool {
 	left := it.ValueLen()
-	for ref := Ref(s.arena.Word(it.ref.Offset() + HeaderSize).Load()); ref != 0; {
+	for ref := Ref(s.next(it.ref).Load()); ref != 0; {
 		size := s.ChunkSize(ref)
 		if size == 0 || ref >= Chained { // the Refs in index words have 41 bits, this one might have any
 			return false
@@ -273,7 +273,7 @@ func (s *Store) Chain(it *Item, visit func(ref Ref, data []byte)) bool {
 			return false
 		}
 		left -= n
-		next := Ref(s.arena.Word(ref.Offset() + 8).Load())
+		next := Ref(s.next(ref).Load())
 		visit(ref, b[DataHeaderSize:DataHeaderSize+n:DataHeaderSize+n])
 		ref = next
 	}
@@ -284,14 +284,31 @@ func (s *Store) Chain(it *Item, visit func(ref Ref, data []byte)) bool {
 // n bytes for writing.
 func (s *Store) AppendData(prev, ref Ref, n int) []byte {
 	b := s.arena.Bytes(ref.Offset(), s.ChunkSize(ref))
-	s.Meta(ref).Store(0)
+	owner := prev
+	if prev&Chained == 0 {
+		owner = s.Owner(prev)
+	}
+	s.SetOwner(ref, owner)
 	clear(b[:32])
 	b[0] = kindData
 	binary.NativeEndian.PutUint32(b[4:], uint32(n))
-	if prev&Chained != 0 {
-		s.arena.Word(prev.Offset() + HeaderSize).Store(uint64(ref))
-	} else {
-		s.arena.Word(prev.Offset() + 8).Store(uint64(ref))
-	}
+	s.next(prev).Store(uint64(ref))
 	return b[DataHeaderSize : DataHeaderSize+n]
 }
+
+// next returns the word that names the data chunk behind prev, a data chunk or the chained item itself.
+func (s *Store) next(prev Ref) *atomic.Uint64 {
+	if prev&Chained != 0 {
+		return s.arena.Word(prev.Offset() + HeaderSize)
+	}
+	return s.arena.Word(prev.Offset() + 8)
+}
+
+// ownerShift keeps a data chunk's owner clear of Meta's flags.
+const ownerShift = 8
+
+// SetOwner writes into a data chunk which item it belongs to.
+func (s *Store) SetOwner(data, item Ref) { s.Meta(data).Store(uint64(item) << ownerShift) }
+
+// Owner returns what SetOwner wrote into a data chunk; of any other chunk, and of one that is free by now, it returns anything.
+func (s *Store) Owner(data Ref) Ref { return Ref(s.Meta(data).Load() >> ownerShift) }

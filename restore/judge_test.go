@@ -34,7 +34,7 @@ func TestJudgesEachDifferenceAlone(t *testing.T) {
 		{"killed", func(f *mmapslab.File) { f.Super.State = mmapslab.Running }, restore.Unclean, "the last server, pid 4711, was killed"},
 
 		{"no superblock", func(f *mmapslab.File) { f.Super, f.Reason = nil, "the file is new" }, restore.Cold, "the file is new"},
-		{"version", func(f *mmapslab.File) { f.Super.Version = 9 }, restore.Cold, "format version 9, want 1"},
+		{"version", func(f *mmapslab.File) { f.Super.Version = 9 }, restore.Cold, "format version 9, want 2"},
 		{"feature", func(f *mmapslab.File) { f.Super.Incompat = 4 }, restore.Cold, "incompatible features 0x4, want none"},
 		{"compatible feature", func(f *mmapslab.File) { f.Super.Compat = 4 }, restore.Clean, "clean stop"},
 		{"arch", func(f *mmapslab.File) { f.Super.Arch = 0x177 }, restore.Cold, "architecture 0x177, want 0x1"},

@@ -297,6 +297,7 @@ func (s *Sweeper) visit(ref mmapslab.Ref) int {
 		s.add(s.heads, ref)
 		for _, part := range chain {
 			s.add(s.live, part)
+			store.SetOwner(part, ref) // a kill may have come between a move of the item and this
 		}
 		return markKeep
 	}

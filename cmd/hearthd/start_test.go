@@ -106,7 +106,7 @@ func TestEveryFileIsWarmOrColdWithAReason(t *testing.T) {
 		{name: "10 bytes of garbage", change: overwrite(10), cold: "10 bytes, want at least"},
 		{name: "a page of garbage", change: overwrite(4096), cold: "signature"},
 		{name: "a megabyte of garbage", change: overwrite(1 << 20), cold: "signature"},
-		{name: "another version", change: flip(superblockA+atVersion, superblockB+atVersion), cold: "format version 65, want 1"},
+		{name: "another version", change: flip(superblockA+atVersion, superblockB+atVersion), cold: "format version 66, want 2"},
 		{name: "another version in A", change: flip(superblockA + atVersion)},
 		{name: "another version in B", change: flip(superblockB + atVersion)},
 		{name: "wrong magic in A", change: flip(superblockA)},
