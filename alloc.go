@@ -80,6 +80,7 @@ func (s *Session) evictOne(class int) bool {
 		refs := s.c.order.Tail(class, lru.Cold, buf[:0])
 		for _, ref := range refs {
 			if s.evict(ref) {
+				s.c.wantPage(class)
 				return true
 			}
 		}

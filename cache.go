@@ -43,6 +43,7 @@ type Cache struct {
 
 	keeper  keeper
 	crawler crawler
+	mover   mover
 }
 
 // restart is how this start went.
@@ -147,6 +148,7 @@ func Open(o Options) (*Cache, error) {
 	}
 	began := time.Now()
 	c := &Cache{opts: o, sessions: map[*Session]bool{}, started: o.Clock.Boot(), sweepDone: make(chan struct{})}
+	c.mover.init()
 	var file *mmapslab.File
 	verdict := restore.Verdict{Kind: restore.Cold, Reason: "no file"}
 	if o.Path != "" {
@@ -229,6 +231,7 @@ func (c *Cache) attach(file *mmapslab.File, v restore.Verdict) (restore.Verdict,
 	// From here on the file is changed, so it must not look clean any more.
 	err = c.run()
 	if err == nil {
+		store.TakeBack()
 		region, options := c.indexParts()
 		c.index, err = index.Attach(store.Arena(), region, (*items)(c), options)
 	}

@@ -33,6 +33,8 @@
 // Delete and eviction are 3 with the empty word, then 5 and 6. Several may try to take the same word away, and one wins; only that one does 5 and 6,
 // so an item is unlinked and retired once. What a reader is given stays as it is until its section ends, pins apart.
 //
+// The page mover puts a copy of an item in another chunk in its place, by the same steps: see mover.
+//
 // Items do not change, so append, incr and the like make a new one out of the old and do the same; the word decides between two of
 // them, and the loser starts over. The exptime does change, in the item's Meta: Session.touch tells how it and the copies go together. flush_all is
 // one store to one word of the file; an item carries the flush epoch of the time of its Seal, a copy that of its original.
@@ -53,6 +55,8 @@
 //	Cache.mu → reclaimer.slotMu        a session and its slot come and go together
 //	reclaimer.mu → reclaimer.pinMu     of what is freed, pinned items stay
 //	reclaimer.mu → a store class's mu  retired chunks go to the free lists in the order they were retired
+//	reclaimer.mu → an LRU class's lock marks of an item that was moved go to its copy when the last reader of the old one has left
+//	mover.mu → a class's locks         who asks for a page, and the automover, look at the classes; one lock of theirs at a time
 //	a store class's mu → Store.pageMu  a class without chunks takes a page
 //	Sweeper.mu → an LRU class's lock   a page's items are linked before anybody may take it for swept
 //	Sweeper.mu → a store class's mu    and its free chunks are listed

@@ -1,6 +1,10 @@
 package hearth
 
-import "time"
+import (
+	"time"
+
+	"hearth/mmapslab"
+)
 
 // Tick makes the cache look at its clock now, so that tests need not wait for the keeper.
 func (c *Cache) Tick() {
@@ -44,4 +48,55 @@ func (c *Cache) FitIndex(now time.Time) {
 	for c.Stats().HashIsExpanding {
 		c.Round()
 	}
+}
+
+// EmptyPage asks for a page of a class even if it is the class's last; it does not evict.
+func (c *Cache) EmptyPage(src, dst int) bool {
+	m := &c.mover
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.running.Load() || c.sweeper.Load() != nil {
+		return false
+	}
+	m.asked = &pageMove{src: src, dst: dst}
+	m.running.Store(true)
+	c.wakeKeeper()
+	return true
+}
+
+// Look is a look of an automover that has seen nothing else than what the samples before it were like: rows of evictions, out of memory, age, free chunks and pages, for class 1 and on,
+// with ten chunks a page.
+func Look(a *AutomoveSettings, full bool, looks [][][5]uint64) (src, dst int) {
+	var m automover
+	for _, look := range looks {
+		var now [maxAutomove + 1]classSample
+		for i, n := range look {
+			now[i+1] = classSample{evicted: n[0], outOfMemory: n[1], age: n[2], free: n[3], pages: n[4], perPage: 10}
+		}
+		src, dst = m.look(&now, a, full, false)
+	}
+	return src, dst
+}
+
+// CancelMove takes the page that is being emptied, if there is one, back.
+func (c *Cache) CancelMove() {
+	c.pauseKeeper(true)
+	defer c.pauseKeeper(false)
+	if m := &c.mover; m.page != 0 {
+		c.store.CancelDrain(m.move.src)
+		c.pageMoved(m.move.src, m.move.dst, false)
+	}
+}
+
+// RoundPaused is Round for whoever has paused the keeper.
+func (c *Cache) RoundPaused() {
+	c.pauseKeeper(false)
+	c.round()
+	c.pauseKeeper(true)
+}
+
+// BeingMoved tells, at the fault point hearth.move.copied, whether the item of key is the one that was copied.
+func (c *Cache) BeingMoved(key string) bool {
+	ref, ok := c.index.Find(c.store.Hasher().Sum([]byte(key)), []byte(key))
+	return ok && c.store.PageOf(ref) == c.mover.page && mmapslab.Meta(c.store.Meta(ref).Load())&mmapslab.Copying != 0
 }

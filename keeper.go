@@ -7,15 +7,14 @@ import (
 	"hearth/mmapslab"
 )
 
-// keeper is the cache's one background goroutine: it keeps the time, moves items between LRU segments, bumps what was noted, and moves the
-// index along while it grows.
+// keeper is the cache's one background goroutine: it keeps the time, moves items between LRU segments, bumps what was noted, moves the
+// index along while it grows, and moves pages between slab classes.
 type keeper struct {
 	session *Session
 	stop    chan struct{}
 	done    chan struct{}
-	pause   sync.Mutex // held during a round
-
-	former uint32 // the page of a former class that is being emptied, 0: none
+	wake    chan struct{} // there is something to do
+	pause   sync.Mutex    // held during a round
 
 	fitAt    time.Time // when to look again whether the index is too large
 	fitItems int64     // items then
@@ -29,7 +28,7 @@ const (
 
 func (c *Cache) startKeeper() {
 	c.keeper.session = c.NewSession()
-	c.keeper.stop, c.keeper.done = make(chan struct{}), make(chan struct{})
+	c.keeper.stop, c.keeper.done, c.keeper.wake = make(chan struct{}), make(chan struct{}), make(chan struct{}, 1)
 	go func() {
 		defer close(c.keeper.done)
 		wait := keeperBusy
@@ -39,6 +38,7 @@ func (c *Cache) startKeeper() {
 			select {
 			case <-c.keeper.stop:
 				return
+			case <-c.keeper.wake:
 			case <-timer.C:
 			}
 			if c.round() {
@@ -55,6 +55,14 @@ func (c *Cache) stopKeeper() {
 	close(c.keeper.stop)
 	<-c.keeper.done
 	c.keeper.session.Close()
+}
+
+// wakeKeeper makes the next round begin now.
+func (c *Cache) wakeKeeper() {
+	select {
+	case c.keeper.wake <- struct{}{}:
+	default:
+	}
 }
 
 // pauseKeeper keeps the keeper from starting a round.
@@ -99,7 +107,7 @@ func (c *Cache) round() (busy bool) {
 		s.End()
 		busy = busy || growing
 	}
-	busy = c.emptyFormerPage() || busy
+	busy = c.movePages() || busy
 	busy = c.fitIndex(time.Now()) || busy
 	c.recl.collect()
 	return busy
@@ -123,41 +131,6 @@ func (c *Cache) fitIndex(now time.Time) (busy bool) {
 	}
 	k.fitAt, k.fitItems = now.Add(fitEvery), items
 	return busy
-}
-
-// emptyFormerPage evicts, once memory is full, what is left in pages whose chunk size is not in the class table any more, page by page, so that the table's
-// classes get them. It returns whether it did something. Parts of large items stay until their items are evicted.
-func (c *Cache) emptyFormerPage() bool {
-	k := &c.keeper
-	if !c.full.Load() || c.opts.NoEvict || c.sweeper.Load() != nil {
-		return false
-	}
-	if k.former != 0 && c.store.ReleasePage(k.former) {
-		k.former = 0 // and begin from the first again: others may be empty by now
-	}
-	if k.former = c.store.FormerPage(k.former + 1); k.former == 0 {
-		return false
-	}
-	perPage := uint32(c.store.PerPage(k.former))
-	for slot := uint32(0); slot < perPage; slot += lruBatch {
-		k.session.Begin()
-		for i := slot; i < min(slot+lruBatch, perPage); i++ {
-			// Linked is set only while a whole item is there, and what is linked within our section stays readable in it.
-			ref := c.store.RefAtPlace(k.former, i)
-			if m := mmapslab.Meta(c.store.Meta(ref).Load()); m&mmapslab.Linked != 0 {
-				if m&mmapslab.ListedApart != 0 {
-					ref |= mmapslab.Chained
-				}
-				k.session.evict(ref)
-			}
-		}
-		k.session.End()
-	}
-	c.recl.collect()
-	if c.store.ReleasePage(k.former) {
-		k.former = 0
-	}
-	return true
 }
 
 // lruBatch bounds how many notes are taken in one section.

@@ -221,6 +221,22 @@ func TestFollowsAModelThroughRestartsAndGrowth(t *testing.T) {
 				}
 			},
 			"keeper": func(*rapid.T) { m.s.End(); m.c.Round(); m.s.Begin() },
+			"move a page": func(t *rapid.T) {
+				if classes := m.c.ClassStats(); len(classes) > 0 {
+					src := rapid.SampledFrom(classes).Draw(t, "from").ID
+					if dst := rapid.SampledFrom([]int{0, 1, 5, 11, 17}).Draw(t, "to"); src != dst {
+						m.c.EmptyPage(src, dst)
+					}
+				}
+				m.s.End()
+				for range rapid.IntRange(0, 5).Draw(t, "rounds") {
+					m.c.Round()
+				}
+				if rapid.IntRange(0, 3).Draw(t, "give up") == 0 {
+					m.c.CancelMove()
+				}
+				m.s.Begin()
+			},
 			"crowd": func(t *rapid.T) {
 				if m.many > 0 || rapid.IntRange(0, 19).Draw(t, "really") != 0 {
 					return

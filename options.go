@@ -30,6 +30,9 @@ type Options struct {
 	NoCAS bool
 	// LRU shapes the order of eviction; zero fields mean memcached's defaults. SetLRU changes it later.
 	LRU LRUSettings
+	// NoPageMoves keeps pages in the slab classes that they were first given to, those of former class tables and a lower memory limit apart
+	// (-o no_slab_reassign). SetAutomove says when they move otherwise.
+	NoPageMoves bool
 	// TrackSizes counts items by size for ItemSizes (-o track_sizes). It makes a start after a clean stop take time with the number of items.
 	TrackSizes bool
 	// HugePages asks the system for huge pages (-L). Where there are none, as in a file on a disk or on a tmpfs without huge=advise, a line tells, and

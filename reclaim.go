@@ -32,8 +32,9 @@ type reclaimer struct {
 
 	pinMu  sync.Mutex
 	pinned map[mmapslab.Ref]pinState
-	pins   atomic.Int64
-	dead   atomic.Int64 // bytes of items that would be free but for their pins
+	held   atomic.Int64 // how many pins and holds there are
+	pins   atomic.Int64 // of these, pins
+	dead   atomic.Int64 // bytes of items that would be free but for their pins or holds
 }
 
 // slot is where a session announces that it is in a section, on a cache line of its own.
@@ -43,17 +44,19 @@ type slot struct {
 	_       [56]byte
 }
 
-// retired is an item that was taken out of the index before stamp; or, with ref 0, something to do.
+// retired is an item that was taken out of the index before stamp; or, with ref 0, something to do, under no lock. With both, then is what is done, in order,
+// when nobody can be reading the item as it was, in place of freeing it.
 type retired struct {
 	stamp uint64
 	ref   mmapslab.Ref
 	then  func()
 }
 
-// pinState counts an item's pins; retired is its size from when it would be free but for them, 0 before.
+// pinState counts an item's pins and holds; after is what waits for the last of them to be undone, and dead the bytes of memory among that.
 type pinState struct {
-	count   int
-	retired int
+	count int
+	after []retired
+	dead  int64
 }
 
 func newReclaimer(free func(mmapslab.Ref), size func(mmapslab.Ref) int) *reclaimer {
@@ -99,6 +102,15 @@ func (r *reclaimer) retire(refs []mmapslab.Ref) {
 	r.waiting.Add(int64(len(refs)))
 }
 
+// retireThen calls then once nobody can be reading ref as it was before the call: no section from before is open, and no pin from one. It is called under the
+// reclaimer's locks, and in the order of retirement: what is retired later comes later.
+func (r *reclaimer) retireThen(ref mmapslab.Ref, then func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.limbo = append(r.limbo, retired{stamp: r.epoch.Add(1), ref: ref, then: then})
+	r.waiting.Add(1)
+}
+
 // after calls f once every session that is in a section now has left it.
 func (r *reclaimer) after(f func()) {
 	r.mu.Lock()
@@ -140,13 +152,13 @@ func (r *reclaimer) collect() {
 	low, n := r.oldest(), r.first
 	var then []func()
 	for ; n < len(r.limbo) && r.limbo[n].stamp <= low; n++ {
-		switch it := &r.limbo[n]; {
-		case it.then != nil:
+		it := &r.limbo[n]
+		if it.ref == 0 {
 			then = append(then, it.then)
-			it.then = nil
-		case !r.keepForPins(it.ref):
-			r.free(it.ref)
+		} else if !r.keepForPins(it) {
+			r.end(it)
 		}
+		it.then = nil
 	}
 	r.waiting.Add(int64(r.first - n))
 	if r.first = n; r.first > len(r.limbo)/2 {
@@ -159,33 +171,57 @@ func (r *reclaimer) collect() {
 	}
 }
 
-// keepForPins tells whether ref is pinned, and leaves it to the last unpin then. A pin is taken inside a section that saw the item, so it is
-// there before the item's batch comes up.
-func (r *reclaimer) keepForPins(ref mmapslab.Ref) bool {
-	if r.pins.Load() == 0 {
+func (r *reclaimer) end(it *retired) {
+	if it.then != nil {
+		it.then()
+	} else {
+		r.free(it.ref)
+	}
+}
+
+// keepForPins tells whether it.ref is pinned or held, and leaves it to the last unpin or release then. A pin is taken inside a section that saw the item, so
+// it is there before the item's batch comes up.
+func (r *reclaimer) keepForPins(it *retired) bool {
+	if r.held.Load() == 0 {
 		return false
 	}
 	r.pinMu.Lock()
 	defer r.pinMu.Unlock()
-	p, ok := r.pinned[ref]
+	p, ok := r.pinned[it.ref]
 	if ok {
-		p.retired = r.size(ref)
-		r.dead.Add(int64(p.retired))
-		r.pinned[ref] = p
+		p.after = append(p.after, *it)
+		if it.then == nil {
+			size := int64(r.size(it.ref))
+			p.dead += size
+			r.dead.Add(size)
+		}
+		r.pinned[it.ref] = p
 	}
 	return ok
 }
 
+// pin and unpin are hold and release for readers.
 func (r *reclaimer) pin(ref mmapslab.Ref) {
+	r.pins.Add(1)
+	r.hold(ref)
+}
+
+func (r *reclaimer) unpin(ref mmapslab.Ref) {
+	r.release(ref)
+	r.pins.Add(-1)
+}
+
+// hold keeps an item from being freed until release.
+func (r *reclaimer) hold(ref mmapslab.Ref) {
 	r.pinMu.Lock()
 	defer r.pinMu.Unlock()
 	p := r.pinned[ref]
 	p.count++
 	r.pinned[ref] = p
-	r.pins.Add(1)
+	r.held.Add(1)
 }
 
-func (r *reclaimer) unpin(ref mmapslab.Ref) {
+func (r *reclaimer) release(ref mmapslab.Ref) {
 	r.pinMu.Lock()
 	p := r.pinned[ref]
 	p.count--
@@ -194,10 +230,12 @@ func (r *reclaimer) unpin(ref mmapslab.Ref) {
 	} else {
 		r.pinned[ref] = p
 	}
-	r.pins.Add(-1)
+	r.held.Add(-1)
 	r.pinMu.Unlock()
-	if p.count == 0 && p.retired > 0 {
-		r.dead.Add(-int64(p.retired))
-		r.free(ref)
+	if p.count == 0 {
+		r.dead.Add(-p.dead)
+		for i := range p.after {
+			r.end(&p.after[i])
+		}
 	}
 }

@@ -28,6 +28,12 @@ type Stats struct {
 	CurrItems, Bytes                              uint64 // now; Bytes counts header, key and value
 	LimitMaxbytes, TotalMalloced                  uint64 // bytes; TotalMalloced counts assigned pages
 	GlobalPagePool                                uint64 // free pages that were assigned before
+	SlabsMoved                                    uint64 // pages that went to another class or the global page pool
+	SlabReassignRescues, SlabReassignChunkRescues uint64 // items and parts of large items that were moved out of a page on its way
+	SlabReassignInlineReclaim                     uint64 // free chunks of such a page that a store met first
+	SlabReassignBusyItems, SlabReassignBusyNoMem  uint64 // times that one could not be moved yet; for lack of a free chunk
+	SlabReassignLastBusy                          string // why, in memcached's words
+	SlabReassignRunning                           bool
 	HashBuckets, HashBytes                        uint64
 	HashIsExpanding                               bool
 	IndexLoad                                     float64 // live words per slot, 0..1
@@ -181,6 +187,7 @@ func (c *Cache) ResetStats() {
 		}
 	}
 	c.order.ResetMoves()
+	c.mover.reset()
 }
 
 // Stats returns the counters, summed over all sessions.
@@ -231,6 +238,7 @@ func (c *Cache) Stats() Stats {
 		s.MovesWithinLRU += lists.Moves.WithinLRU
 	}
 	s.CrawlerStarts, s.CrawlerRunning = c.crawler.state()
+	c.mover.stats(&s, c.store)
 	s.GetMisses = s.CmdGet - min(s.CmdGet, s.GetHits)
 	return s
 }

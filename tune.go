@@ -28,8 +28,8 @@ func (c *Cache) SetLRU(l LRUSettings) error {
 func (c *Cache) ItemSizes(row func(size, items int)) (counted bool) { return c.order.Sizes(row) }
 
 // SetMemoryLimit changes the memory for items, in bytes rounded down to whole pages. Raising it needs address space: eight times the limit that the cache or
-// its file was made with, and at least 1 GiB in a file. Lowering it takes no page away from a class, as in memcached: what is above the limit stays until the
-// next start.
+// its file was made with, and at least 1 GiB in a file. After lowering it, pages above the limit are taken away from classes that have more than one, and given back to the system
+// one by one, in the background.
 func (c *Cache) SetMemoryLimit(bytes int64) error {
 	pages := bytes / mmapslab.PageSize
 	c.mu.Lock()
@@ -48,6 +48,8 @@ func (c *Cache) SetMemoryLimit(bytes int64) error {
 		return fmt.Errorf("%w: MemoryLimit is %d, want %d to %d", ErrOption, bytes, mmapslab.PageSize, int64(c.store.Room())*mmapslab.PageSize)
 	}
 	c.full.Store(false)
+	c.mover.shrink.Store(pages < int64(was))
+	c.wakeKeeper()
 	if pages < int64(was) {
 		super := c.store.Super()
 		_, assigned, _ := c.store.Pages()

@@ -10,15 +10,16 @@ import (
 // It goes through the index by bucket, for the index alone says what is live, and reads an item only as any reader would: by its word, in a section.
 //
 // What it promises: an item that is live throughout is visited exactly once. Others may or may not be: one that is deleted or stored meanwhile; and a
-// key whose value is replaced is visited at most once for each value.
+// key whose value is replaced is visited at most once for each value. When the index grew and the page mover moved items meanwhile, an item may be visited twice.
 //
 // Why it holds. Words never move within a table, so one pass over a table meets each once. Growth moves all of them to another one, and where to, their
 // bucket does not tell. So after a growth the pass starts over, and what was visited is known by its chunk: seen has a bit for each. A chunk whose item
-// was visited may hold another one by then, which was not live throughout. Holding growth back instead would be simpler; but a table that
+// was visited may hold another one by then, which was not live throughout, unless the page mover put it there: so once it has moved anything, seen does not count. Holding growth back instead would be simpler; but a table that
 // is due to grow fills its windows soon after, and then evicts items although there is memory.
 type Walk struct {
 	bucket, buckets uint32 // the next one, of how many; 0: not started
 	growths         int64
+	moves           uint64              // of the page mover when the walk began
 	seen            map[uint32][]uint64 // by page, a bit a chunk
 }
 
@@ -51,7 +52,7 @@ func (w *Walk) next(s *Session, visit func(f *found)) (more bool) {
 	_, still := ix.Sweep(w.bucket, end, func(ref mmapslab.Ref, _, tag uint32) bool {
 		f := found{ref: ref}
 		var ok bool
-		if f.item, ok = s.c.store.Item(ref); !ok || !w.add(s.c.store, ref) {
+		if f.item, ok = s.c.store.Item(ref); !ok || !w.add(s.c.store, ref) && w.moves == s.c.mover.moves.Load() {
 			return true
 		}
 		f.hash = uint64(f.item.Hash())<<32 | uint64(tag)
@@ -75,7 +76,7 @@ func (w *Walk) start(s *Session) (wait bool) {
 		w.growths, w.buckets, w.bucket = s.c.index.Stats().Growths, s.c.index.SweepBuckets(), 0
 	}
 	if w.seen == nil {
-		w.seen = map[uint32][]uint64{}
+		w.seen, w.moves = map[uint32][]uint64{}, s.c.mover.moves.Load()
 	}
 	return s.c.index.Stats().Growing
 }

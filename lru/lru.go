@@ -138,6 +138,31 @@ func (o *Order) Link(ref mmapslab.Ref, segment, size int) {
 	o.countSize(size, 1)
 }
 
+// LinkBeside links ref, a copy of the item old in another chunk, right behind old, so that once old is unlinked the copy is where old was. The copy gets
+// old's Meta, which is returned, but for Copying. False, with nothing changed, when old is in no list any more.
+func (o *Order) LinkBeside(ref, old mmapslab.Ref, size int) (m mmapslab.Meta, ok bool) {
+	c := &o.classes[o.store.ListClass(old)]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m = mmapslab.Meta(o.store.Meta(old).Load()); m&mmapslab.Linked == 0 {
+		return m, false
+	}
+	l, id, oldID := &c.lists[m.Segment()], o.store.ID(ref), o.store.ID(old)
+	link := o.store.Link(oldID)
+	*o.store.Link(id) = mmapslab.Link{Prev: oldID, Next: link.Next}
+	if link.Next != 0 {
+		o.store.Link(link.Next).Prev = id
+	} else {
+		l.tail = id
+	}
+	link.Next = id
+	l.count++
+	l.bytes += uint64(size)
+	o.store.Meta(ref).Store(uint64(m &^ mmapslab.Copying))
+	o.countSize(size, 1)
+	return m, true
+}
+
 // Unlink takes an item out of its list; false when it is in none. Whoever won the removal of its index word calls it, once.
 func (o *Order) Unlink(ref mmapslab.Ref, size int) bool {
 	c := &o.classes[o.store.ListClass(ref)]
@@ -278,7 +303,7 @@ func (o *Order) Forget(ref mmapslab.Ref) {
 // that is linked, active and in COLD of the same class, that is moved, which is no harm.
 func (o *Order) Bump(ref mmapslab.Ref, now uint32) {
 	class := o.store.ListClass(ref)
-	if class == 0 {
+	if o.store.ChunkSize(ref) == 0 { // the page is another class's by now
 		return
 	}
 	c := &o.classes[class]

@@ -371,3 +371,26 @@ func TestConcurrentUseKeepsListsWhole(t *testing.T) {
 		t.Errorf("%d items in lists, %d have Linked", linked, want)
 	}
 }
+
+func TestACopyTakesThePlaceOfItsItem(t *testing.T) {
+	f := newFixture(t, lru.Defaults)
+	var items []mmapslab.Ref
+	for range 3 {
+		items = append(items, f.put(1, lru.Cold, 5))
+	}
+	items[0], items[2] = items[2], items[0] // from the head
+	f.set(items[1], mmapslab.Fetched|mmapslab.Copying)
+	for i, old := range items {
+		to := f.write(1, 8, false, 9)
+		m, ok := f.LinkBeside(to, old, f.sizes[to])
+		if !ok || m != f.meta(old) || f.meta(to) != m&^mmapslab.Copying {
+			t.Errorf("item %d: linked %t, Meta %#x, copy %#x, want %#x", i, ok, uint64(m), uint64(f.meta(to)), uint64(f.meta(old)))
+		}
+		f.Unlink(old, f.sizes[old])
+		items[i] = to
+		f.wantList(t, 1, lru.Cold, items...)
+		if _, ok := f.LinkBeside(f.write(1, 8, false, 9), old, 8); ok {
+			t.Error("a copy of an item that is in no list is linked")
+		}
+	}
+}

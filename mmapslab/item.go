@@ -238,13 +238,15 @@ func (s *Store) Seal(ref Ref, cas uint64, epoch uint32) {
 }
 
 func (s *Store) checksum(it *Item) uint32 {
-	sum := crc32.Update(uint32(it.ref)^uint32(it.ref>>32)<<24, castagnoli, it.head[:28])
+	sum := crc32.Update(checksumStart(it.ref), castagnoli, it.head[:28])
 	sum = crc32.Update(sum, castagnoli, it.head[it.keyStart:])
 	if it.ref&Chained != 0 {
 		return s.chainChecksum(it, sum) // apart, so that the closure's sum is on the heap for chained items only
 	}
 	return sum
 }
+
+func checksumStart(ref Ref) uint32 { return uint32(ref) ^ uint32(ref>>32)<<24 }
 
 func (s *Store) chainChecksum(it *Item, sum uint32) uint32 {
 	if !s.Chain(it, func(_ Ref, data []byte) { sum = crc32.Update(sum, castagnoli, data) }) {

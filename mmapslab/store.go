@@ -58,6 +58,8 @@ type Store struct {
 	assigned int      // pages that are
 	pool     []uint32 // free pages below nextPage
 	nextPage uint32   // the first page that was never assigned
+
+	inlineReclaims atomic.Uint64 // chunks of draining pages that Alloc met, and left out
 }
 
 // class is one slab class. Its free chunks are a list through Link.Next, so that it survives a clean stop as it is; a fresh page is carved up
@@ -67,10 +69,11 @@ type class struct {
 	size      uint32 // chunk size in bytes; 0: there is no such class
 	perPage   uint32
 	freeHead  uint32 // chunk id
-	free      uint64 // chunks in the list and left in the fresh page
+	free      uint64 // chunks in the list, in the sieve, and left in the fresh page
 	freshPage uint32
 	freshNext uint32 // next slot of freshPage
 	pages     uint64
+	drain     drain
 	_         [64]byte // keep the locks of neighbours on lines of their own
 }
 
@@ -144,7 +147,7 @@ func Attach(file *File, cfg Config) (s *Store, damaged []uint32, err error) {
 		s.nextPage = page + 1
 		state, size, _, ok := unpackDescriptor(w)
 		id := bySize[size]
-		if ok && state == pageAssigned && id == 0 {
+		if ok && state != pageFree && id == 0 {
 			if id = s.formerClass(size); id != 0 {
 				bySize[size] = id
 			}
@@ -384,15 +387,21 @@ func (s *Store) Alloc(classID int) (ref Ref, left uint64, ok bool) {
 	c := &s.classes[classID]
 	c.mu.Lock()
 	id := c.freeHead
-	switch {
-	case id != 0:
+	if id != 0 {
 		c.freeHead = s.Link(id).Next
-	case c.freshPage != 0:
+	}
+	for id == 0 && c.drain.sieve != 0 {
+		if id = s.siftLocked(c); id == 0 {
+			s.inlineReclaims.Add(1)
+		}
+	}
+	if id == 0 && c.freshPage != 0 {
 		id = c.freshPage<<slotBits | c.freshNext
 		if c.freshNext++; c.freshNext == c.perPage {
 			c.freshPage = 0
 		}
-	default:
+	}
+	if id == 0 {
 		c.mu.Unlock()
 		return 0, 0, false
 	}
@@ -425,11 +434,13 @@ func (s *Store) Free(refs ...Ref) {
 		}
 		c.mu.Lock()
 		for _, ref := range refs[i:n] {
-			id := s.ID(ref)
-			s.Link(id).Next = c.freeHead
-			c.freeHead = id
+			if id := s.ID(ref); id>>slotBits == c.drain.page {
+				c.noteLocked(id)
+			} else {
+				s.pushFreeLocked(c, id)
+				c.free++
+			}
 		}
-		c.free += uint64(n - i)
 		c.mu.Unlock()
 		i = n
 	}
@@ -463,14 +474,27 @@ func (s *Store) AddPage(classID int) bool {
 	if page == 0 {
 		return false
 	}
-	if s.back(s.layout.pagesOffset(page), PageSize) != nil || s.back(int64(s.layout.Links)+int64(page)*linkStride, int64(c.perPage)*8) != nil ||
-		s.back(pageTable+int64(page)*descriptorSize, descriptorSize) != nil {
-		s.pageMu.Lock()
-		s.pool = append(s.pool, page)
-		s.assigned--
-		s.pageMu.Unlock()
+	if s.backPage(page, c.perPage) != nil {
+		s.putBack(page)
 		return false
 	}
+	s.assignLocked(page, c, classID)
+	return true
+}
+
+// backPage makes sure that a page, its links and its descriptor have memory.
+func (s *Store) backPage(page, perPage uint32) error {
+	if err := s.back(s.layout.pagesOffset(page), PageSize); err != nil {
+		return err
+	}
+	if err := s.back(int64(s.layout.Links)+int64(page)*linkStride, int64(perPage)*8); err != nil {
+		return err
+	}
+	return s.back(pageTable+int64(page)*descriptorSize, descriptorSize)
+}
+
+// assignLocked gives a page that has memory, all zero where a Meta can be, to a class.
+func (s *Store) assignLocked(page uint32, c *class, classID int) {
 	fault.Point("mmapslab.page.backed")
 	d := s.descriptor(page)
 	_, _, generation, _ := unpackDescriptor(d.Load())
@@ -478,9 +502,19 @@ func (s *Store) AddPage(classID int) bool {
 	fault.Point("mmapslab.page.assigned")
 	s.classOf[page].Store(uint32(classID))
 	c.pages++
-	c.freshPage, c.freshNext = page, 0
 	c.free += uint64(c.perPage)
-	return true
+	for ; c.freshPage != 0 && c.freshNext < c.perPage; c.freshNext++ { // only one page can be fresh
+		s.pushFreeLocked(c, c.freshPage<<slotBits|c.freshNext)
+	}
+	c.freshPage, c.freshNext = page, 0
+}
+
+// putBack puts a page that was counted as assigned, and is no class's, into the global page pool.
+func (s *Store) putBack(page uint32) {
+	s.pageMu.Lock()
+	defer s.pageMu.Unlock()
+	s.pool = append(s.pool, page)
+	s.assigned--
 }
 
 func (s *Store) takePage(first bool) uint32 {
@@ -575,51 +609,6 @@ func (s *Store) PageSwept(page uint32) bool { return !s.unswept[page].Load() }
 // Swept tells what SetSwept said of the page that ref lies in.
 func (s *Store) Swept(ref Ref) bool { return s.PageSwept(s.PageOf(ref)) }
 
-// FormerPage returns a page of a class that is not in the table any more, 0 when there is none from page on.
-func (s *Store) FormerPage(from uint32) uint32 {
-	for page := from; page <= s.layout.Room; page++ {
-		if s.classOf[page].Load() > maxClasses {
-			return page
-		}
-	}
-	return 0
-}
-
-// ReleasePage puts a page into the global page pool if all its chunks are free and listed; false if not. It walks the class's whole free list.
-func (s *Store) ReleasePage(page uint32) bool {
-	c := &s.classes[s.classOf[page].Load()]
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	mine := uint32(0)
-	for id := c.freeHead; id != 0; id = s.Link(id).Next {
-		if id>>slotBits == page {
-			mine++
-		}
-	}
-	if mine == 0 || mine != c.perPage {
-		return false
-	}
-	for next := &c.freeHead; *next != 0; {
-		if id := *next; id>>slotBits == page {
-			*next = s.Link(id).Next
-		} else {
-			next = &s.Link(id).Next
-		}
-	}
-	c.free -= uint64(mine)
-	c.pages--
-	s.classOf[page].Store(0)
-	fault.Point("mmapslab.page.before-release")
-	_, _, generation, _ := unpackDescriptor(s.descriptor(page).Load())
-	s.descriptor(page).Store(packDescriptor(pageFree, 0, generation))
-	fault.Point("mmapslab.page.released")
-	s.pageMu.Lock()
-	defer s.pageMu.Unlock()
-	s.pool = append(s.pool, page)
-	s.assigned--
-	return true
-}
-
 // RebuildFree makes the free list of a page from scratch: every slot for which used says false. The class's free list must not hold any of its
 // chunks yet.
 func (s *Store) RebuildFree(page uint32, used func(slot uint32) bool) {
@@ -632,8 +621,7 @@ func (s *Store) RebuildFree(page uint32, used func(slot uint32) bool) {
 		}
 		id := page<<slotBits | (slot - 1)
 		s.Meta(s.RefOf(id)).Store(0)
-		s.Link(id).Next = c.freeHead
-		c.freeHead = id
+		s.pushFreeLocked(c, id)
 		c.free++
 	}
 }
@@ -645,16 +633,23 @@ type classRecord struct {
 }
 
 // WalkFree visits the free chunks of a class, those of the fresh page apart, for checking a quiet store. It stops when visit returns false. It
-// returns the class's count and what is left of the fresh page.
+// returns how many free chunks the class counts, in a page that is draining too, and what is left of the fresh page.
 func (s *Store) WalkFree(classID int, visit func(id uint32) bool) (count, fresh uint64) {
 	c := &s.classes[classID]
-	for id := c.freeHead; id != 0 && visit(id); {
-		id = s.Link(id).Next
+	for _, head := range [...]uint32{c.freeHead, c.drain.sieve} {
+		for id := head; id != 0 && visit(id); {
+			id = s.Link(id).Next
+		}
+	}
+	for slot := range uint32(len(c.drain.slots) * 64) {
+		if c.drain.slots[slot/64]>>(slot%64)&1 == 1 && !visit(c.drain.page<<slotBits|slot) {
+			break
+		}
 	}
 	if c.freshPage != 0 {
 		fresh = uint64(c.perPage - c.freshNext)
 	}
-	return c.free, fresh
+	return c.free + uint64(c.drain.count), fresh
 }
 
 // Checkpoint is what a clean stop saves beside the data, and what the next start takes up when the state was Clean.
@@ -676,6 +671,7 @@ func (s *Store) WriteCheckpoint(cp *Checkpoint) error {
 		return err
 	}
 	for id := range s.classes {
+		s.CancelDrain(id)
 		c := &s.classes[id]
 		cp.Classes[id] = classRecord{c.size, c.freeHead, c.freshPage, c.freshNext, c.free}
 	}
