@@ -161,6 +161,9 @@ func (c *Cache) pageMoved(src, dst int, ok bool) {
 	if ok && dst == 0 {
 		c.full.Store(false)
 	}
+	if f := c.observer.Load(); f != nil {
+		(*f)(&Event{Kind: EventMoved, Class: src, To: dst, Failed: !ok})
+	}
 	m.page, m.move = 0, pageMove{}
 	m.running.Store(false)
 }

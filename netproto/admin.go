@@ -57,6 +57,7 @@ func (c Classes) Has(id int) bool { return c.All || c.Hash || id < 64 && c.bits>
 
 // Replies of admin commands, as whole lines.
 const (
+	ReassignBusy     = "BUSY currently processing reassign request\r\n"
 	ReassignBadClass = "BADCLASS invalid src or dst class id\r\n"
 	ReassignNoSpare  = "NOSPARE source class has no spare pages\r\n"
 	ReassignSame     = "SAME src and dst class are identical\r\n"

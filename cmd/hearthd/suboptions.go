@@ -68,13 +68,20 @@ var suboptionTable = []suboption{
 	}, "max items to crawl per slab per run (default: 0, unlimited)"},
 	{"track_sizes", "", func(s *settings, _ string) error { s.cache.TrackSizes = true; return nil },
 		"enable dynamic reports for 'stats sizes' command"},
-	{"no_modern", "", noModern, "uses defaults of memcached 1.4.x: no chained items, no_maxconns_fast,\nno_lru_crawler, no_lru_maintainer"},
+	{"no_modern", "", noModern, "uses defaults of memcached 1.4.x: no chained items, no_maxconns_fast,\nno_slab_reassign, no_lru_crawler, no_lru_maintainer"},
 
 	{"idle_timeout", "Missing numeric argument for idle_timeout", func(s *settings, v string) error {
 		s.server.IdleTimeout = max(atoi(v), 0) // with a negative one memcached closes everything at once
 		return nil
 	}, "close TCP connections that are idle for more seconds than this\n(default: 0, never)"},
 
+	{"slab_reassign", "", func(s *settings, _ string) error { s.cache.NoPageMoves = false; return nil },
+		"let pages move between slab classes (default: enabled)"},
+	{"no_slab_reassign", "", func(s *settings, _ string) error { s.cache.NoPageMoves = true; return nil },
+		"pages stay in the class that got them first"},
+	{"slab_automove", "", slabAutomove,
+		"0: pages move when an operator says so; 1: to where items are\nevicted young; 2: at every eviction (default: 1)"},
+	{"no_slab_automove", "", func(s *settings, _ string) error { s.tuning.Automove = 0; return nil }, "same as slab_automove=0"},
 	{"watcher_logbuf_size", argument, logBuffer("watcher_logbuf_size", func(s *settings, size int) { s.server.WatcherLogSize = size }),
 		"room in kilobytes for lines that wait for a watcher (default: 256)"},
 	{"worker_logbuf_size", argument, logBuffer("worker_logbuf_size", func(s *settings, size int) { s.server.WorkerLogSize = size }),
@@ -88,18 +95,12 @@ var suboptionTable = []suboption{
 	// For tests: the command debugtime, which debug builds of memcached have.
 	{"debugtime", "", func(s *settings, _ string) error { s.debugTime = true; return nil }, hidden},
 
-	// Tuning knobs: checked, shown in the settings, and otherwise without effect.
-	{"no_hashexpand", "", nothingToDo, ""},
-	{"slab_reassign", "", nothingToDo, ""},
-	{"no_slab_reassign", "", nothingToDo, ""},
-	{"slab_automove", "", slabAutomove, ""},
-	{"no_slab_automove", "", func(s *settings, _ string) error { s.tuning.Automove = 0; return nil }, ""},
 	{"slab_automove_ratio", argument, func(s *settings, v string) error {
 		if s.tuning.AutomoveRatio = atof(v); !(s.tuning.AutomoveRatio > 0 && s.tuning.AutomoveRatio <= 1) {
 			return fail(1, "slab_automove_ratio must be > 0 and < 1")
 		}
 		return nil
-	}, ""},
+	}, "ratio limit between young/old slab classes (default: 0.80)"},
 	{"slab_automove_window", argument, func(s *settings, v string) error {
 		if s.tuning.AutomoveWindow = atoi(v); s.tuning.AutomoveWindow < 3 {
 			return fail(1, "slab_automove_window must be > 2")
@@ -107,7 +108,10 @@ var suboptionTable = []suboption{
 			return fail(1, "slab_automove_window must be <= 1800")
 		}
 		return nil
-	}, ""},
+	}, "internal algorithm history window, in seconds (default: 10)"},
+
+	// Tuning knobs: checked, shown in the settings, and otherwise without effect.
+	{"no_hashexpand", "", nothingToDo, ""},
 	{"tail_repair_time", "Missing numeric argument for tail_repair_time", func(s *settings, v string) error {
 		if s.server.Shown.TailRepairTime = atoi(v); s.server.Shown.TailRepairTime < 10 {
 			return fail(1, "Cannot set tail_repair_time to less than 10 seconds")
@@ -208,7 +212,7 @@ func chunkMax(s *settings, v string) error {
 func noModern(s *settings, _ string) error {
 	s.chunkMax, s.server.NoMaxConnsFast, s.lruMaintainer = slabPage, true, false
 	s.server.Shown.HashAlgorithm = "jenkins"
-	s.tuning.NoCrawler, s.tuning.Automove = true, 0
+	s.tuning.NoCrawler, s.tuning.Automove, s.cache.NoPageMoves = true, 0, true
 	return nil
 }
 

@@ -387,7 +387,7 @@ func TestStatsSetting(t *testing.T) {
 		{flag: "-F", opt: func(o *setup) { o.server.DisableFlushAll = true }, args: []string{"-F"}, want: "flush_enabled no"},
 		{flag: "-X", opt: func(o *setup) { o.server.DisableDumping = true }, args: []string{"-X"}, want: "dump_enabled no"},
 		{flag: "no_maxconns_fast", opt: func(o *setup) { o.server.NoMaxConnsFast = true }, args: []string{"-o", "no_maxconns_fast"}, want: "maxconns_fast no"},
-		{flag: "hashpower", opt: func(o *setup) { o.server.HashPower = 20 }, args: []string{"-o", "hashpower=20"}, want: "hashpower_init 20"},
+		{flag: "hashpower", opt: func(o *setup) { o.server.Shown.HashPower = 20 }, args: []string{"-o", "hashpower=20"}, want: "hashpower_init 20"},
 		{flag: "track_sizes", opt: func(o *setup) { o.cache.TrackSizes = true }, args: []string{"-o", "track_sizes"}, want: "track_sizes yes"},
 		{flag: "idle_timeout", opt: func(o *setup) { o.server.IdleTimeout = 33 }, args: []string{"-o", "idle_timeout=33"}, want: "idle_timeout 33"},
 		{flag: "temporary_ttl", opt: func(o *setup) { o.cache.LRU.Temp, o.cache.LRU.TempTTL = true, 10 }, args: []string{"-o", "temporary_ttl=10"}, want: "temp_lru yes, temporary_ttl 10"},

@@ -14,9 +14,9 @@ type Tuning struct {
 	NoCrawler      bool    // lru_crawler enable, disable (-o no_lru_crawler): refuses crawls and dumps
 	CrawlerSleep   int     // lru_crawler sleep: microseconds that a crawl rests after a thousand items
 	CrawlerToCrawl uint64  // lru_crawler tocrawl: items of a class that a crawl looks at; 0: all
-	Automove       int     // slabs automove: 0 to 2. The automove settings are kept and shown only, there is no page mover yet
+	Automove       int     // slabs automove: 0 to 2
 	AutomoveRatio  float64 // slabs automove ratio
-	AutomoveFree   float64 // slabs automove freeratio
+	AutomoveFree   float64 // slabs automove freeratio; kept and shown only, it is for external storage
 	AutomoveWindow int     // slabs automove window: seconds
 }
 
@@ -76,6 +76,9 @@ func (w *worker) admin(c *conn) {
 	case netproto.AdminDebugPause, netproto.AdminDebugResume, netproto.AdminDebugShift:
 		reply = w.debugTime(a)
 	}
+	if a.Op >= netproto.AdminAutomove && a.Op <= netproto.AdminAutomoveWindow && s.automove(t) != nil {
+		reply = netproto.Error
+	}
 	w.reply(reply)
 }
 
@@ -100,36 +103,17 @@ func (w *worker) debugTime(a *netproto.Admin) string {
 	return netproto.OK
 }
 
-// reassign judges a request for a page move as memcached does. Where memcached would begin to move a page, it says what memcached says when it may not: there
-// is no page mover yet.
+// reassign asks for a page move, in memcached's words.
 func (s *Server) reassign(src, dst int64) string {
-	pages := func(id int64) (n uint64, ok bool) {
-		switch {
-		case id == 0:
-			return s.cache.Stats().GlobalPagePool, true
-		case id < 0 || id > 63:
-			return 0, false
-		}
-		return s.cache.HasClass(int(id))
-	}
-	if src == dst {
-		return netproto.ReassignSame
-	}
-	if src == -1 { // any class that has a page to spare
-		for id := int64(1); id <= 63 && src < 0; id++ {
-			if n, _ := pages(id); n > 1 && id != dst {
-				src = id
-			}
-		}
-	}
-	n, ok := pages(src)
-	if _, ok2 := pages(dst); !ok || !ok2 {
-		return netproto.ReassignBadClass
-	}
-	if n < 2 {
-		return netproto.ReassignNoSpare
-	}
-	return netproto.ReassignOff
+	return [...]string{
+		hearth.MoveStarted: netproto.OK, hearth.MoveOff: netproto.ReassignOff, hearth.MoveBusy: netproto.ReassignBusy, hearth.MoveSame: netproto.ReassignSame,
+		hearth.MoveBadClass: netproto.ReassignBadClass, hearth.MoveNoSpare: netproto.ReassignNoSpare,
+	}[s.cache.MovePage(int(src), int(dst))]
+}
+
+// automove hands the settings of the automover to the cache.
+func (s *Server) automove(t *Tuning) error {
+	return s.cache.SetAutomove(hearth.AutomoveSettings{Mode: t.Automove, Ratio: t.AutomoveRatio, Window: t.AutomoveWindow})
 }
 
 func (s *Server) tuneLRU(a *netproto.Admin) string {

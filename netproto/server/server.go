@@ -105,6 +105,9 @@ func New(cache *hearth.Cache, o Options) (*Server, error) {
 	if err == nil {
 		err = s.shareUDP()
 	}
+	if err == nil {
+		err = s.automove(&s.tune)
+	}
 	if err != nil {
 		closeListeners(s.listeners)
 		closeListeners(s.udp)

@@ -202,10 +202,17 @@ func (s *Server) generalStats(l *lister) {
 	l.int("hash_power_level", int64(max(bits.Len64(st.HashBuckets)-1, 0)))
 	l.uint("hash_bytes", st.HashBytes)
 	l.bool("hash_is_expanding", st.HashIsExpanding)
-	l.zeros("slab_reassign_rescues", "slab_reassign_chunk_rescues", "slab_reassign_inline_reclaim", "slab_reassign_busy_items",
-		"slab_reassign_busy_deletes", "slab_reassign_busy_nomem")
-	l.str("slab_reassign_last_busy_status", "none")
-	l.zeros("slab_reassign_running", "slabs_moved")
+	if !s.cache.Options().NoPageMoves {
+		l.uint("slab_reassign_rescues", st.SlabReassignRescues)
+		l.uint("slab_reassign_chunk_rescues", st.SlabReassignChunkRescues)
+		l.uint("slab_reassign_inline_reclaim", st.SlabReassignInlineReclaim)
+		l.uint("slab_reassign_busy_items", st.SlabReassignBusyItems)
+		l.zeros("slab_reassign_busy_deletes") // memcached deletes large items that stay busy; here their parts can always be moved
+		l.uint("slab_reassign_busy_nomem", st.SlabReassignBusyNoMem)
+		l.str("slab_reassign_last_busy_status", st.SlabReassignLastBusy)
+		l.bool("slab_reassign_running", st.SlabReassignRunning)
+		l.uint("slabs_moved", st.SlabsMoved)
+	}
 	if !s.tuning().NoCrawler {
 		l.bool("lru_crawler_running", st.CrawlerRunning)
 		l.uint("lru_crawler_starts", st.CrawlerStarts)
@@ -304,7 +311,7 @@ func (s *Server) settings(l *lister) {
 	l.int("item_size_max", int64(c.MaxItemSize))
 	l.yes("maxconns_fast", !o.NoMaxConnsFast)
 	l.int("hashpower_init", int64(o.Shown.HashPower))
-	l.yes("slab_reassign", false) // there is no page mover
+	l.yes("slab_reassign", !c.NoPageMoves)
 	l.int("slab_automove", int64(t.Automove))
 	l.float("slab_automove_ratio", t.AutomoveRatio, 2)
 	l.int("slab_automove_window", int64(t.AutomoveWindow))

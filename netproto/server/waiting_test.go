@@ -10,7 +10,7 @@ import (
 )
 
 // count returns how many connections are in a state.
-func count(c *client, state string) int { return strings.Count(statLines(c), ":state "+state) }
+func inState(c *client, state string) int { return strings.Count(statLines(c), ":state "+state) }
 
 func withMemory(bytes int64) func(*setup) {
 	return func(o *setup) { o.cache = hearth.Options{HeapArena: raceEnabled, MemoryLimit: bytes} }
@@ -31,7 +31,7 @@ func TestStalledUploadsLoseTheirMemoryAboveHalfOfIt(t *testing.T) {
 		fewer[i].ask("version\r\nset k"+itoa(i)+" 0 0 "+itoa(size)+"\r\nab", version)
 	}
 	r.seconds(100)
-	if n := count(other, "conn_nread"); n != len(fewer)+len(small) {
+	if n := inState(other, "conn_nread"); n != len(fewer)+len(small) {
 		t.Fatalf("%d uploads within the bound go on, want %d", n, len(fewer)+len(small))
 	}
 	began := time.Now()
@@ -92,9 +92,9 @@ func TestReadersThatStallOnDeadItemsAreClosedAboveHalfOfTheMemory(t *testing.T) 
 		readers[i] = dial(t, r.addr)
 		readers[i].send("get%s\r\n", strings.Repeat(" "+key, each))
 	}
-	until(t, "the replies to stall", func() bool { return count(other, "conn_mwrite") == items })
+	until(t, "the replies to stall", func() bool { return inState(other, "conn_mwrite") == items })
 	r.seconds(100)
-	if n := count(other, "conn_mwrite"); n != items {
+	if n := inState(other, "conn_mwrite"); n != items {
 		t.Fatalf("%d of %d readers of living items are left", n, items)
 	}
 	for i := range readers {
@@ -103,7 +103,7 @@ func TestReadersThatStallOnDeadItemsAreClosedAboveHalfOfTheMemory(t *testing.T) 
 	until(t, "the items to be dead", func() bool { other.ask("version\r\n", version); return r.cache.PinnedDead() > limit/2 })
 	r.seconds(3)
 	until(t, "the pins to go", func() bool { return r.cache.PinnedDead() <= limit/2 })
-	left := count(other, "conn_mwrite")
+	left := inState(other, "conn_mwrite")
 	if left == 0 || left > items*3/4 {
 		t.Errorf("%d of %d readers are left, want about those of half the memory", left, items)
 	}
