@@ -92,6 +92,14 @@ const (
 	TLSNotThere = "Error TLS not enabled\r\n"
 )
 
+// RefreshReply answers refresh_certs. The error, why the certificates stay as they were, is in memcached's words already.
+func RefreshReply(err error) string {
+	if err != nil {
+		return err.Error() + "\r\n"
+	}
+	return OK
+}
+
 // admin makes the words of the command, a noreply taken off, into args of at least min words; false: it is answered.
 func (r *Request) admin(line []byte, min int) (args [][]byte, ok bool) {
 	r.Admin = Admin{}

@@ -19,8 +19,8 @@ const (
 	maxUsers = 8
 	// maxUserLine is the longest line of an auth file, without its end.
 	maxUserLine = 256
-	// maxAuthFile bounds what is read, so that a wrong path does not fill the memory.
-	maxAuthFile = 1 << 20
+	// maxSmallFile bounds what is read of a file of users or certificates, so that a wrong path does not fill the memory.
+	maxSmallFile = 1 << 20
 	// maxAuthFailures closes a connection that only guesses. memcached lets it guess on.
 	maxAuthFailures = 10
 )
@@ -53,7 +53,7 @@ func (f *AuthFile) Path() string {
 
 // Load replaces the users by those in the file. After an error the users are as before. Connections that have authenticated stay so.
 func (f *AuthFile) Load() error {
-	text, err := readAuthFile(f.path)
+	text, err := readSmallFile(f.path)
 	if err != nil {
 		return fmt.Errorf("Could not open authfile [%s] for reading, error %w", f.path, inCWords(err))
 	}
@@ -65,7 +65,7 @@ func (f *AuthFile) Load() error {
 	return nil
 }
 
-func readAuthFile(path string) ([]byte, error) {
+func readSmallFile(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -76,10 +76,10 @@ func readAuthFile(path string) ([]byte, error) {
 		return nil, err
 	case info.IsDir():
 		return nil, unix.EISDIR
-	case info.Size() > maxAuthFile:
+	case info.Size() > maxSmallFile:
 		return nil, unix.EFBIG
 	}
-	return io.ReadAll(io.LimitReader(file, maxAuthFile))
+	return io.ReadAll(io.LimitReader(file, maxSmallFile))
 }
 
 // parseUsers reads lines of user:password; the user ends at the first colon. Every line up to the last that counts must be one, so an empty

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os/exec"
 	"regexp"
 	"runtime"
@@ -662,7 +661,7 @@ func TestBinaryGetsAndSetsDoNotAllocate(t *testing.T) {
 	c := dial(t, startServer(t, func(o *setup) { o.server.Threads = 1 }))
 	c.askPacket(setPacket(0x01, "a", "0123456789"))
 	c.askPacket(setPacket(0x01, "big", strings.Repeat("b", 50000)))
-	raw, err := c.Conn.(*net.TCPConn).File() // blocking, outside Go's poller
+	raw, err := c.socket().File() // blocking, outside Go's poller
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,7 @@ type conn struct {
 	base []byte // the connection's own input buffer, or nil
 	in   []byte // the input not used up; lies in base
 
+	tls  *tlsConn   // nil: plain
 	udp  *udpSocket // nil: the others
 	auth authState
 	up   upload
@@ -72,9 +73,15 @@ func (s connState) String() string {
 	return [...]string{"conn_read", "conn_nread", "conn_swallow", "conn_mwrite", "conn_watch"}[s]
 }
 
+// pending tells that the socket has to take something before c goes on.
+func (c *conn) pending() bool { return c.out.pending() || c.tls.pending() }
+
+// hidden tells that c may have input which epoll knows nothing of.
+func (c *conn) hidden() bool { return c.tls != nil && c.tls.more }
+
 // drained tells that nothing is left to be done for c unless its client sends more. Nobody waits for a watcher.
 func (c *conn) drained() bool {
-	return c.watch != nil || !c.queued && !c.out.pending() && !c.get.active && c.dump == nil && (c.served || len(c.in) == 0)
+	return c.watch != nil || !c.queued && !c.pending() && !c.get.active && c.dump == nil && (c.served || len(c.in) == 0)
 }
 
 // getState is a get that is not fully answered. Its keys lie in the input, which must stay where it is while active.
@@ -120,7 +127,7 @@ func (w *worker) turn(c *conn, ev uint32) {
 		w.turnUDP(c)
 		return
 	}
-	if c.out.pending() {
+	if c.pending() {
 		if !w.drain(c) {
 			w.endTurn(c)
 			return
@@ -137,7 +144,7 @@ func (w *worker) turn(c *conn, ev uint32) {
 		switch {
 		case len(c.in) > 0 && !c.served || c.get.active || c.dump != nil:
 			in = c.in
-		case ev == 0 || w.stopping:
+		case ev == 0 && !c.hidden() || w.stopping:
 			in = nil
 		default:
 			if in = w.read(c); c.dead {
@@ -156,7 +163,7 @@ func (w *worker) turn(c *conn, ev uint32) {
 
 // endTurn closes c if that is due, and otherwise asks epoll for what c waits for.
 func (w *worker) endTurn(c *conn) {
-	pending := c.out.pending()
+	pending := c.pending()
 	switch {
 	case c.dead, c.closing && !pending:
 		w.close(c, c.reason)
@@ -180,7 +187,7 @@ func (w *worker) endTurn(c *conn) {
 	case c.up.kind == uploadDrop:
 		state = connSwallow
 	}
-	if !pending && !c.served && (len(c.in) > 0 || c.get.active || c.dump != nil) {
+	if !pending && (!c.served && (len(c.in) > 0 || c.get.active || c.dump != nil) || c.hidden() && !w.stopping) {
 		w.queue(c)
 	}
 	if events != c.events {
@@ -220,7 +227,7 @@ func (w *worker) read(c *conn) []byte {
 		buf = c.base
 		c.in = buf[:have]
 	}
-	n, errno := sysRead(c.fd, buf[have:])
+	n, errno := w.receive(c, buf[have:])
 	if !w.wasRead(c, n, errno) {
 		if n == 0 && have > 0 && !c.dead {
 			w.keep(c, len(c.base) > 0, buf[:have])
@@ -241,18 +248,32 @@ func (w *worker) readDraft(c *conn) []byte {
 	dst := w.s.Next(&c.up.draft)
 	if len(dst) == 0 {
 		w.failUpload(c, c.up.draft.Remaining())
-		n, errno := sysRead(c.fd, w.input)
+		n, errno := w.receive(c, w.input)
 		w.wasRead(c, n, errno)
 		return w.input[:n]
 	}
-	w.iov = append(w.iov[:0], iovec(dst), iovec(w.input))
-	n, errno := sysReadv(c.fd, w.iov)
+	n, errno := w.receive(c, dst, w.input)
 	if !w.wasRead(c, n, errno) {
 		return nil
 	}
 	block := min(n, len(dst))
 	c.up.draft.Wrote(block)
 	return w.input[:n-block]
+}
+
+// receive fills bufs, one after the other, with what the client has sent.
+func (w *worker) receive(c *conn, bufs ...[]byte) (int, unix.Errno) {
+	if c.tls != nil {
+		return c.tls.read(bufs...)
+	}
+	if len(bufs) == 1 {
+		return sysRead(c.fd, bufs[0])
+	}
+	w.iov = w.iov[:0]
+	for _, p := range bufs {
+		w.iov = append(w.iov, iovec(p))
+	}
+	return sysReadv(c.fd, w.iov)
 }
 
 // wasRead judges what a read returned; false: nothing came.

@@ -167,12 +167,8 @@ func (e *endpoint) ask(t testing.TB, g lines, requests []string) []string {
 	return replies
 }
 
-func connect(t testing.TB, addr string) *endpoint {
-	network := "tcp"
-	if strings.HasPrefix(addr, "/") {
-		network = "unix"
-	}
-	conn, err := net.Dial(network, addr)
+func newEndpoint(t testing.TB, addr string) *endpoint {
+	conn, err := connect(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +186,7 @@ func differ(t *testing.T, seed uint64, n int) {
 	addr := startServer(t)
 	g := lines{rand.New(rand.NewPCG(seed, 0))}
 	reasons, skipped, unexplained := map[string]int{}, 0, 0
-	ours, theirs := connect(t, addr), connect(t, oracle)
+	ours, theirs := newEndpoint(t, addr), newEndpoint(t, oracle)
 	for done := 0; done < n; {
 		requests := make([]string, 0, 60)
 		for len(requests) < cap(requests) {

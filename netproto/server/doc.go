@@ -47,6 +47,20 @@
 // With an auth file (-Y) or SASL (-S) a connection starts in authenticate: its input goes there and nowhere else until auth.done is set, which
 // only countAttempt does. UDP has no connection to remember that, so the two exclude each other.
 //
+// # TLS
+//
+// With -Z the acceptor gives a connection to a goroutine for its handshake (tls.go), where Go's poller waits for the client, up to
+// handshakeTimeout; few of them compute at a time, and a stop ends them all. Afterwards it belongs to a worker like any other (tls_conn.go): receive
+// and send go through crypto/tls, and nothing else knows of it. What is different:
+//
+//   - crypto/tls may hold input that epoll knows nothing of. conn.hidden says so, and the connection stays in the ready list until a read has found
+//     nothing more.
+//   - Ciphertext waits in tlsConn.sealed, at most tlsTurn of it and the alerts; it is pending output as well, and counts as such in conn.pending.
+//   - A large value is encrypted piece by piece from where it lies, as far as the socket takes it.
+//   - Requests allocate what crypto/tls allocates.
+//
+// Load changes what new connections get. No session is resumed under another configuration than its own.
+//
 // # Invariants
 //
 // A connection speaks one protocol all its life, by the flag or by its first byte. Text requests go through execute.go, packets of the binary

@@ -72,7 +72,9 @@ func (w *worker) admin(c *conn) {
 	case netproto.AdminWatch:
 		reply = w.startWatch(c, a)
 	case netproto.AdminRefreshCerts:
-		reply = netproto.TLSNotThere
+		if reply = netproto.TLSNotThere; s.o.TLS != nil {
+			reply = netproto.RefreshReply(s.o.TLS.Load())
+		}
 	case netproto.AdminDebugPause, netproto.AdminDebugResume, netproto.AdminDebugShift:
 		reply = w.debugTime(a)
 	}

@@ -2,6 +2,8 @@ package server
 
 import (
 	"runtime"
+	"slices"
+	"time"
 
 	"hearth"
 )
@@ -15,6 +17,32 @@ func (s *Server) Second() {
 			runtime.Gosched()
 		}
 	}
+}
+
+// SetHandshakeTimeout is for the servers to come, until the returned function is called.
+func SetHandshakeTimeout(d time.Duration) (restore func()) {
+	old := handshakeTimeout
+	handshakeTimeout = d
+	return func() { handshakeTimeout = old }
+}
+
+// ParseCiphers returns the names of the ciphers in a list.
+func ParseCiphers(list string) (names []string, err error) {
+	ids, err := parseCiphers(list)
+	for _, c := range ciphers {
+		if slices.Contains(ids, c.id) {
+			names = append(names, c.name)
+		}
+	}
+	return names, err
+}
+
+// KnownCiphers are the names that a list may hold.
+func KnownCiphers() (names []string) {
+	for _, c := range ciphers {
+		names = append(names, c.name)
+	}
+	return names
 }
 
 // Check tells whether f lets this user in.

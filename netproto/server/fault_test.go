@@ -26,7 +26,15 @@ func faultingServer(path string) int {
 		fmt.Println("open:", err)
 		return 3
 	}
-	srv, err := server.New(cache, server.Options{Listen: []string{"127.0.0.1"}, Port: -1})
+	o := server.Options{Listen: []string{"127.0.0.1"}, Port: -1}
+	if chain, key, ok := strings.Cut(os.Getenv("HEARTH_TEST_FAULT_TLS"), ":"); ok {
+		o.TLS = server.NewTLS(server.TLSOptions{ChainCert: chain, Key: key})
+		if err := o.TLS.Load(); err != nil {
+			fmt.Println("load:", err)
+			return 3
+		}
+	}
+	srv, err := server.New(cache, o)
 	if err != nil {
 		fmt.Println("new:", err)
 		return 3
@@ -47,6 +55,10 @@ func TestAFaultInTheMappingEndsTheProcess(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "cache")
 			cmd := exec.Command(os.Args[0])
 			cmd.Env = append(os.Environ(), "HEARTH_TEST_FAULT_FILE="+path)
+			if overTLS {
+				chain, key, _ := newAuthority(t, "fault").issue(t.TempDir(), "server", time.Now().Add(time.Hour))
+				cmd.Env = append(cmd.Env, "HEARTH_TEST_FAULT_TLS="+chain+":"+key)
+			}
 			var out strings.Builder
 			pr, pw, err := os.Pipe()
 			if err != nil {
@@ -65,7 +77,11 @@ func TestAFaultInTheMappingEndsTheProcess(t *testing.T) {
 			if _, _, err2 := net.SplitHostPort(strings.TrimSpace(string(buf[:n]))); err != nil || err2 != nil {
 				t.Fatalf("the server said %q (%v)", buf[:n], err)
 			}
-			c := dial(t, strings.TrimSpace(string(buf[:n])))
+			addr := strings.TrimSpace(string(buf[:n]))
+			if overTLS {
+				addr = "tls:" + addr
+			}
+			c := dial(t, addr)
 			c.ask(fmt.Sprintf("set a 0 0 %d\r\n%s\r\n", size, strings.Repeat("x", size)), "STORED\r\n")
 			value := find(t, path, bytes.Repeat([]byte("x"), size))
 			// The item's header stays, so that it is the value's reader who meets the end, and not the cache's own background work.

@@ -3,6 +3,7 @@ package server_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -40,6 +41,9 @@ type running struct {
 // startServer starts a server over anonymous memory and returns its address.
 func startServer(t testing.TB, opts ...func(*setup)) string { return start(t, opts...).addr }
 
+// overTLS makes start serve TLS to tests that know nothing of it.
+var overTLS bool
+
 // start starts a server on a free loopback port, if the options do not say otherwise. At cleanup it stops, and must have left no goroutine, no
 // descriptor, and no memory that neither an item nor the free list has.
 func start(t testing.TB, opts ...func(*setup)) *running {
@@ -52,6 +56,9 @@ func start(t testing.TB, opts ...func(*setup)) *running {
 	for _, f := range opts {
 		f(&o)
 	}
+	if overTLS && o.server.UnixSocket == "" && o.server.TLS == nil {
+		o.server.TLS = loadedTLS(t, server.TLSOptions{})
+	}
 	cache, err := hearth.Open(o.cache)
 	if err != nil {
 		t.Fatal(err)
@@ -63,6 +70,9 @@ func start(t testing.TB, opts ...func(*setup)) *running {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{t: t, addr: srv.Addrs()[0].String(), cache: cache, srv: srv, cancel: cancel, ended: make(chan error, 1)}
+	if o.server.TLS != nil && o.server.UnixSocket == "" && strings.HasPrefix(o.server.Listen[0], "127") {
+		r.addr = "tls:" + r.addr
+	}
 	go func() { r.ended <- srv.Serve(ctx) }()
 	t.Cleanup(func() {
 		r.stop()
@@ -115,13 +125,28 @@ type client struct {
 	r *bufio.Reader
 }
 
+// connect dials a host:port, the path of a unix socket, or by TLS a host:port behind "tls:".
+func connect(addr string) (net.Conn, error) {
+	if host, ok := strings.CutPrefix(addr, "tls:"); ok {
+		return tls.DialWithDialer(&net.Dialer{Timeout: maxWait}, "tcp", host, &tls.Config{InsecureSkipVerify: true})
+	}
+	if strings.HasPrefix(addr, "/") {
+		return net.Dial("unix", addr)
+	}
+	return net.DialTimeout("tcp", addr, maxWait)
+}
+
+// socket is the client's own end.
+func (c *client) socket() *net.TCPConn {
+	if conn, ok := c.Conn.(*tls.Conn); ok {
+		return conn.NetConn().(*net.TCPConn)
+	}
+	return c.Conn.(*net.TCPConn)
+}
+
 func dial(t testing.TB, addr string) *client {
 	t.Helper()
-	network := "tcp"
-	if strings.HasPrefix(addr, "/") {
-		network = "unix"
-	}
-	conn, err := net.Dial(network, addr)
+	conn, err := connect(addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,12 +19,14 @@ type listener struct {
 	fd       int
 	addr     net.Addr
 	protocol Protocol // of its connections
+	tls      tlsMode  // likewise
 }
 
 // endpoint is an entry of -l: [notls:|btls:|mtls:][proto[NAME]:][tag[NAME]:|tag_NAME_:]ADDRESS, each prefix with its colon.
 type endpoint struct {
 	addr     string // host, host:port, [v6], [v6]:port or *
 	protocol Protocol
+	tls      tlsMode
 }
 
 // prefixError says what is wrong with an entry's prefixes.
@@ -38,10 +40,22 @@ func (o *Options) parseEndpoint(entry string) (endpoint, error) {
 		return endpoint{}, prefixError{fmt.Sprintf(format, args...)}
 	}
 	e := endpoint{addr: entry, protocol: o.Protocol}
-	for _, p := range []string{"notls", "btls", "mtls"} {
-		if strings.HasPrefix(e.addr, p+":") {
-			return refuse("'%s' option is valid only when SSL is enabled", p)
+	if o.TLS != nil {
+		e.tls = tlsOn
+	}
+	for _, p := range []struct {
+		name string
+		mode tlsMode
+	}{{"notls", tlsOff}, {"btls", tlsNoPeer}, {"mtls", tlsPeer}} {
+		rest, ok := strings.CutPrefix(e.addr, p.name+":")
+		if !ok {
+			continue
 		}
+		if o.TLS == nil {
+			return refuse("'%s' option is valid only when SSL is enabled", p.name)
+		}
+		e.addr, e.tls = rest, p.mode
+		break
 	}
 	if rest, ok := strings.CutPrefix(e.addr, "proto["); ok {
 		name, host, closed := strings.Cut(rest, "]")
@@ -272,7 +286,7 @@ func (o *Options) listenEntry(ls []listener, entry string, port int, open func(n
 		l, err := open(netip.AddrPortFrom(addr.Unmap(), uint16(max(port, 0))))
 		switch {
 		case err == nil:
-			l.protocol = e.protocol
+			l.protocol, l.tls = e.protocol, e.tls
 			ls, opened = append(ls, l), opened+1
 		case errors.Is(err, unix.EADDRINUSE), errors.Is(err, unix.EAFNOSUPPORT), host == "" && errors.Is(err, unix.EADDRNOTAVAIL):
 			skipped = err

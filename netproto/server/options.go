@@ -49,6 +49,8 @@ type Options struct {
 	Auth *AuthFile
 	// SASL holds the users who may use the binary protocol (-S), nil everybody. It excludes Auth and UDP.
 	SASL *AuthFile
+	// TLS is what TCP listeners speak (-Z), loaded; nil plain text. UDP and the unix socket are plain in any case.
+	TLS *TLS
 	// IdleTimeout closes TCP connections that sent no command for more seconds than this (-o idle_timeout); default 0: never.
 	IdleTimeout int
 
@@ -163,6 +165,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Auth != nil && o.UDPPort != 0 {
 		return o, fmt.Errorf("server: options: -U %d: cannot use UDP with ascii authentication enabled", o.UDPPort)
+	}
+	if o.TLS != nil && o.TLS.current.Load() == nil {
+		return o, fmt.Errorf("server: options: -Z: no certificate is loaded")
 	}
 	if o.UDPPort < -1 || o.UDPPort > 65535 {
 		return o, fmt.Errorf("server: options: -U %d: want -1 to 65535", o.UDPPort)

@@ -36,7 +36,7 @@ func (w *worker) flush(c *conn) bool {
 	if c.out.pending() || c.dead {
 		return false
 	}
-	if !w.o.pending() {
+	if !w.o.pending() && !c.tls.pending() {
 		return true
 	}
 	var done bool
@@ -50,6 +50,14 @@ func (w *worker) flush(c *conn) bool {
 	}
 	w.o = output{small: w.o.small[:0]}
 	return done
+}
+
+// total is the length of what there is to send, or was.
+func (o *output) total() int {
+	if o.large {
+		return len(o.small) + o.item.Len()
+	}
+	return len(o.small)
 }
 
 // park moves what is left of w.o to c.out: small bytes are copied, a large value is pinned.
@@ -92,10 +100,10 @@ func (w *worker) dropPending(c *conn) {
 
 // send writes once, or as often as the limit of pieces demands, and moves o.sent on; true when all of it is out.
 func (w *worker) send(c *conn, o *output) bool {
-	total := len(o.small)
-	if o.large {
-		total += o.item.Len()
+	if c.tls != nil {
+		return w.sendTLS(c, o)
 	}
+	total := o.total()
 	for o.sent < total {
 		var n int
 		var errno unix.Errno

@@ -44,12 +44,13 @@ func (e *FaultError) Error() string {
 
 // Server serves one cache. Make it with New, run it with Serve, once.
 type Server struct {
-	o         Options
-	cache     *hearth.Cache
-	listeners []listener
-	udp       []listener // the workers have copies of the descriptors
-	workers   []*worker
-	ep, wake  int // the acceptor's epoll instance, and the eventfd that wakes it
+	o          Options
+	cache      *hearth.Cache
+	listeners  []listener
+	handshakes handshakes
+	udp        []listener // the workers have copies of the descriptors
+	workers    []*worker
+	ep, wake   int // the acceptor's epoll instance, and the eventfd that wakes it
 
 	closed    atomic.Bool // no more connections
 	stopping  atomic.Bool // closed, and the acceptor is gone
@@ -164,6 +165,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	var running sync.WaitGroup
 	stopClock := make(chan struct{})
 	running.Go(func() { s.tick(stopClock) })
+	s.handshakes.init()
+	defer s.handshakes.cancel()
 	accepting := make(chan struct{})
 	go func() { s.accept(); close(accepting) }()
 	for _, w := range s.workers {
@@ -182,6 +185,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	<-accepting
 	closeListeners(s.udp)
 	closeListeners(s.listeners) // now, not when all is done: who comes late is refused instead of left waiting
+	s.handshakes.stop()         // before the workers look for the last time at what was handed to them
 	s.stopping.Store(true)
 	for _, w := range s.workers {
 		wakeUp(w.wake)
@@ -315,7 +319,12 @@ func (s *Server) acceptFrom(l *listener, pick *picker) bool {
 		if now > s.peakConns.Load() { // only the acceptor raises it
 			s.peakConns.Store(now)
 		}
-		s.workers[pick.worker(fd)].handOver(handed{fd, l.protocol, peerOf(sa)})
+		h, w := handed{fd: fd, protocol: l.protocol, peer: peerOf(sa)}, s.workers[pick.worker(fd)]
+		if l.tls != tlsOff {
+			s.handshakes.running.Go(func() { s.handshake(h, l.tls, w) })
+		} else {
+			w.handOver(h)
+		}
 	}
 	return true
 }
@@ -326,9 +335,13 @@ func (s *Server) forget(c *conn) {
 	delete(s.registry, c.fd)
 	unix.Close(c.fd)
 	s.mu.Unlock()
-	if c.udp != nil { // never counted
-		return
+	if c.udp == nil { // those were never counted
+		s.uncount()
 	}
+}
+
+// uncount makes room for another client.
+func (s *Server) uncount() {
 	s.conns.Add(-1)
 	if s.disabled.Load() {
 		wakeUp(s.wake)

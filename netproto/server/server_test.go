@@ -92,7 +92,7 @@ func TestReturnsLargeValuesByteByByte(t *testing.T) {
 
 // smallBuffers makes partial writes the rule. Much smaller than this, loopback's own segments do not fit and TCP crawls.
 func smallBuffers(t testing.TB, c *client) {
-	if err := c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+	if err := c.socket().SetReadBuffer(64 << 10); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -189,8 +189,8 @@ func TestKeepsSmallRepliesThatDoNotGoOut(t *testing.T) {
 }
 
 func TestKeepsItsPlaceInALongMultiget(t *testing.T) {
-	c := dial(t, startServer(t))
-	other := dial(t, c.RemoteAddr().String())
+	addr := startServer(t)
+	c, other := dial(t, addr), dial(t, addr)
 	c.ask("set k 0 0 100\r\n"+strings.Repeat("v", 100)+"\r\nset big 0 0 100000\r\n"+strings.Repeat("b", 100000)+"\r\n", "STORED\r\nSTORED\r\n")
 	var line strings.Builder
 	line.WriteString("gets")
@@ -249,7 +249,7 @@ func TestClosesOnALineThatDoesNotEnd(t *testing.T) {
 
 // reset closes with RST instead of FIN.
 func reset(c *client) {
-	c.Conn.(*net.TCPConn).SetLinger(0)
+	c.socket().SetLinger(0)
 	c.Close()
 }
 
@@ -718,7 +718,7 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 	addr := startServer(t, func(o *setup) { o.server.Threads = 1 })
 	c := dial(t, addr)
 	c.ask("set a 0 0 10\r\n0123456789\r\nset big 0 0 50000\r\n"+strings.Repeat("b", 50000)+"\r\n", "STORED\r\nSTORED\r\n")
-	raw, err := c.Conn.(*net.TCPConn).File() // blocking, outside Go's poller
+	raw, err := c.socket().File() // blocking, outside Go's poller
 	if err != nil {
 		t.Fatal(err)
 	}

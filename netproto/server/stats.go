@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -77,7 +78,7 @@ func (s *Server) resetStats() {
 	s.cache.ResetStats()
 	s.prefixes.reset()
 	for _, p := range []*atomic.Uint64{&s.totalConns, &s.rejected, &s.disabledNum, &s.disabledUs, &s.napi.unexpected, &s.napi.fallback,
-		&s.log.written, &s.log.skipped, &s.log.sent} {
+		&s.log.written, &s.log.skipped, &s.log.sent, &s.handshakes.failed, &s.handshakes.sessions} {
 		p.Store(0)
 	}
 	for _, w := range s.workers {
@@ -89,6 +90,7 @@ func (s *Server) resetStats() {
 		w.counters.idleKicks.Store(0)
 		w.counters.metaCmds.Store(0)
 		w.counters.flushesRefused.Store(0)
+		w.counters.tlsErrors.Store(0)
 	}
 }
 
@@ -225,6 +227,14 @@ func (s *Server) generalStats(l *lister) {
 	l.uint("log_watcher_skipped", s.log.skipped.Load())
 	l.uint("log_watcher_sent", s.log.sent.Load())
 	l.int("log_watchers", int64(s.log.count()))
+	if s.o.TLS != nil {
+		if s.o.TLS.o.SessionCache {
+			l.uint("ssl_new_sessions", s.handshakes.sessions.Load())
+		}
+		l.uint("ssl_handshake_errors", s.handshakes.failed.Load())
+		l.uint("ssl_proto_errors", s.sum(func(w *worker) uint64 { return w.counters.tlsErrors.Load() }))
+		l.uint("time_since_server_cert_refresh", uint64(time.Since(s.o.TLS.current.Load().loaded).Seconds()))
+	}
 	l.uint("unexpected_napi_ids", s.napi.unexpected.Load())
 	l.uint("round_robin_fallback", s.napi.fallback.Load())
 	l.uint("bytes", st.Bytes)
@@ -261,15 +271,17 @@ func (s *Server) generalStats(l *lister) {
 	l.float("index_load", st.IndexLoad, 3)
 }
 
+// or is value, or what stands for none.
+func or(value, unset string) string {
+	if value == "" {
+		return unset
+	}
+	return value
+}
+
 // settings lists `stats settings`. Rows without an option are what this server does and cannot be told otherwise.
 func (s *Server) settings(l *lister) {
 	o, c, t, lru := &s.o, s.cache.Options(), s.tuning(), s.cache.LRU()
-	or := func(value, unset string) string {
-		if value == "" {
-			return unset
-		}
-		return value
-	}
 	port := int64(o.Port)
 	if o.NoTCP {
 		port = 0
@@ -337,7 +349,7 @@ func (s *Server) settings(l *lister) {
 	l.uint("read_buf_mem_limit", uint64(o.Shown.ReadBufferLimit))
 	l.yes("track_sizes", c.TrackSizes)
 	l.yes("inline_ascii_response", false)
-	l.yes("ssl_enabled", false)
+	o.TLS.list(l)
 	l.int("num_napi_ids", int64(o.NAPIIDs))
 	l.str("memory_file", or(c.Path, "(null)"))
 	l.uint("client_flags_size", 4)

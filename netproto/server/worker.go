@@ -40,6 +40,7 @@ type worker struct {
 	metas  *metaUpload  // unused ones
 	pieces [][]byte
 	iov    []unix.Iovec
+	sealed []byte // unused memory for a TLS connection's ciphertext
 
 	// For log lines.
 	watching []*conn      // those of conns that watch
@@ -57,7 +58,7 @@ type worker struct {
 	handed []handed // from the acceptor, under mu
 
 	_        [64]byte // the counters are read by other threads: not on a line with what this one writes all the time
-	counters struct{ bytesRead, bytesWritten, yields, authCmds, authErrors, idleKicks, metaCmds, flushesRefused atomic.Uint64 }
+	counters struct{ bytesRead, bytesWritten, yields, authCmds, authErrors, idleKicks, metaCmds, flushesRefused, tlsErrors atomic.Uint64 }
 	_        [64]byte
 }
 
@@ -66,6 +67,7 @@ type handed struct {
 	fd       int
 	protocol Protocol
 	peer     netip.AddrPort
+	tls      *tlsConn // nil: plain
 }
 
 // handOver gives the worker a new connection. It is called by the acceptor.
@@ -152,8 +154,11 @@ func (w *worker) takeHanded() {
 	w.handed = nil
 	w.mu.Unlock()
 	for _, h := range hs {
-		c := &conn{fd: h.fd, peer: h.peer, events: unix.EPOLLIN, protocol: h.protocol}
+		c := &conn{fd: h.fd, peer: h.peer, events: unix.EPOLLIN, protocol: h.protocol, tls: h.tls}
 		c.auth.done = w.srv.o.Auth == nil && w.srv.o.SASL == nil
+		if c.tls != nil {
+			c.tls.w = w
+		}
 		w.adopt(c)
 		if w.srv.verbosity.Load() >= 2 {
 			w.srv.o.Logger.Debug("server: new connection", "fd", c.fd)
@@ -162,6 +167,8 @@ func (w *worker) takeHanded() {
 		if err := epollAdd(w.ep, c.fd); err != nil {
 			w.srv.o.Logger.Warn("server: epoll_ctl", "fd", c.fd, "err", err)
 			w.close(c, netproto.LogCloseError)
+		} else if c.tls != nil {
+			w.queue(c) // for what came with the handshake: epoll will not tell
 		}
 	}
 }
@@ -204,6 +211,9 @@ func (w *worker) close(c *conn, reason string) {
 	w.endWatch(c)
 	w.logConnClose(c, reason)
 	w.releaseInput(c)
+	if c.tls != nil {
+		c.tls.farewell()
+	}
 	w.conns[c.fd] = nil
 	w.live--
 	w.srv.forget(c)
