@@ -48,6 +48,7 @@ type settings struct {
 	listen                 []string
 	protocol               string // "" until -B is given
 	sasl, tls              bool
+	ssl                    server.TLSOptions
 	authFile               string
 	saslDB                 string
 	authGiven              bool // an empty name too: who asked for it must not get a server that is open to all
@@ -56,7 +57,6 @@ type settings struct {
 	hotPct, warmPct        int
 	tempLRU, lruMaintainer bool
 	tuning                 server.Tuning
-	missing                []string // flags that this build cannot do, as they were asked for
 }
 
 // parse turns a command line, argv[0] included, into a config, or into an *exit.
@@ -138,7 +138,7 @@ func (s *settings) flags() []cli.Flag {
 			return nil
 		}),
 		opt('A', "enable-shutdown", nothing, "", `enable ascii "shutdown" command`, "", on(&s.server.EnableShutdown)),
-		opt('Z', "enable-ssl", nothing, "", "enable TLS/SSL (not in this build)", "", on(&s.tls)),
+		opt('Z', "enable-ssl", nothing, "", "enable TLS/SSL", "", on(&s.tls)),
 		opt('p', "port", oneValue, "num", "TCP port to listen on, -1 for any free one, 0 for none", "11211", number(&s.port, &s.portGiven)),
 		opt('s', "unix-socket", oneValue, "file", "UNIX socket to listen on (disables network support)", "", word(&s.server.UnixSocket)),
 		opt('U', "udp-port", oneValue, "num", "UDP port to listen on, -1 for any free one", "0, off", number(&s.udpPort, &s.udpGiven)),
@@ -299,21 +299,8 @@ func (s *settings) finish() error {
 	return s.finishOptions()
 }
 
-// finishOptions refuses what this build cannot do and fills in the options.
+// finishOptions fills in the options.
 func (s *settings) finishOptions() error {
-	for _, f := range []struct {
-		asked bool
-		flag  string
-	}{
-		{s.tls, "-Z (--enable-ssl)"},
-	} {
-		if f.asked {
-			s.missing = append(s.missing, f.flag)
-		}
-	}
-	if len(s.missing) > 0 {
-		return fail(exUsage, "hearthd: not available in this build: %s", strings.Join(s.missing, ", "))
-	}
 	listen, err := listenEntries(s.listen)
 	if err != nil {
 		return err
@@ -340,6 +327,9 @@ func (s *settings) finishOptions() error {
 	}
 	if s.authGiven {
 		s.server.Auth = server.NewAuthFile(s.authFile)
+	}
+	if s.tls {
+		s.server.TLS = server.NewTLS(s.ssl)
 	}
 	switch s.protocol {
 	case "ascii":

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"os/exec"
 	"path"
 	"reflect"
@@ -109,23 +108,6 @@ func TestStartLineOfTheServiceFileIsAccepted(t *testing.T) {
 	} {
 		if _, err := parseLine(strings.Fields(line)...); err != nil {
 			t.Errorf("%s: %v", line, err)
-		}
-	}
-}
-
-func TestNamesEachFlagThatThisBuildLacks(t *testing.T) {
-	for args, want := range map[string]string{
-		"-Z": "-Z (--enable-ssl)",
-	} {
-		_, err := parseLine(strings.Fields(args)...)
-		var stop *exit
-		if !errors.As(err, &stop) || stop.code == 0 || !strings.Contains(stop.stderr, want) || !strings.Contains(stop.stderr, "not available in this build") {
-			t.Errorf("%s: %v, want it refused by the name of %s", args, err, want)
-		}
-	}
-	for _, args := range []string{"-o idle_timeout=0", "-o read_buf_mem_limit=0,sock_cookie_id=0", "-o read_buf_mem_limit=8", "-U 0"} {
-		if _, err := parseLine(strings.Fields(args)...); err != nil {
-			t.Errorf("%s asks for nothing, but: %v", args, err)
 		}
 	}
 }

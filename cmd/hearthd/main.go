@@ -46,6 +46,12 @@ func serve(c *config) error {
 	systemd := &manager{log: log}
 	onHangup(func() { systemd.reloading(func() { reload(c, log) }) })
 
+	// As root, if it is root who starts us: keys may be for its eyes only.
+	if c.server.TLS != nil {
+		if err := c.server.TLS.Load(); err != nil {
+			return fail(exUsage, "%v", err)
+		}
+	}
 	if err := prepare(c); err != nil {
 		return err
 	}
@@ -103,7 +109,7 @@ func serve(c *config) error {
 	return nil
 }
 
-// reload is what SIGHUP does. With a bad file the users stay as they were.
+// reload is what SIGHUP does. With a bad file the users, or the certificates, stay as they were.
 func reload(c *config, log *slog.Logger) {
 	for _, users := range []*server.AuthFile{c.server.Auth, c.server.SASL} {
 		if users == nil {
@@ -115,7 +121,14 @@ func reload(c *config, log *slog.Logger) {
 			log.Info("SIGHUP: users reloaded", "file", users.Path())
 		}
 	}
-	if c.server.Auth == nil && c.server.SASL == nil {
+	if c.server.TLS != nil {
+		if err := c.server.TLS.Load(); err != nil {
+			log.Error("SIGHUP: the certificates stay as they were", "err", err)
+		} else {
+			log.Info("SIGHUP: certificates reloaded")
+		}
+	}
+	if c.server.Auth == nil && c.server.SASL == nil && c.server.TLS == nil {
 		log.Info("SIGHUP: nothing to reload")
 	}
 }

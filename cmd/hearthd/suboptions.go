@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"math"
 	"slices"
@@ -74,7 +75,6 @@ var suboptionTable = []suboption{
 		s.server.IdleTimeout = max(atoi(v), 0) // with a negative one memcached closes everything at once
 		return nil
 	}, "close TCP connections that are idle for more seconds than this\n(default: 0, never)"},
-
 	{"slab_reassign", "", func(s *settings, _ string) error { s.cache.NoPageMoves = false; return nil },
 		"let pages move between slab classes (default: enabled)"},
 	{"no_slab_reassign", "", func(s *settings, _ string) error { s.cache.NoPageMoves = true; return nil },
@@ -82,19 +82,6 @@ var suboptionTable = []suboption{
 	{"slab_automove", "", slabAutomove,
 		"0: pages move when an operator says so; 1: to where items are\nevicted young; 2: at every eviction (default: 1)"},
 	{"no_slab_automove", "", func(s *settings, _ string) error { s.tuning.Automove = 0; return nil }, "same as slab_automove=0"},
-	{"watcher_logbuf_size", argument, logBuffer("watcher_logbuf_size", func(s *settings, size int) { s.server.WatcherLogSize = size }),
-		"room in kilobytes for lines that wait for a watcher (default: 256)"},
-	{"worker_logbuf_size", argument, logBuffer("worker_logbuf_size", func(s *settings, size int) { s.server.WorkerLogSize = size }),
-		"shown in the settings; lines go to the watchers' buffers at once\n(default: 64)"},
-	{"sock_cookie_id", argument, func(s *settings, v string) error {
-		n, _ := safeStrtoul(v) // memcached takes what is no number for 0
-		s.server.Mark = uint32(n)
-		return nil
-	}, "attributes an ID to a socket for ip filtering/firewalls (SO_MARK)"},
-
-	// For tests: the command debugtime, which debug builds of memcached have.
-	{"debugtime", "", func(s *settings, _ string) error { s.debugTime = true; return nil }, hidden},
-
 	{"slab_automove_ratio", argument, func(s *settings, v string) error {
 		if s.tuning.AutomoveRatio = atof(v); !(s.tuning.AutomoveRatio > 0 && s.tuning.AutomoveRatio <= 1) {
 			return fail(1, "slab_automove_ratio must be > 0 and < 1")
@@ -109,6 +96,59 @@ var suboptionTable = []suboption{
 		}
 		return nil
 	}, "internal algorithm history window, in seconds (default: 10)"},
+
+	{"watcher_logbuf_size", argument, logBuffer("watcher_logbuf_size", func(s *settings, size int) { s.server.WatcherLogSize = size }),
+		"room in kilobytes for lines that wait for a watcher (default: 256)"},
+	{"worker_logbuf_size", argument, logBuffer("worker_logbuf_size", func(s *settings, size int) { s.server.WorkerLogSize = size }),
+		"shown in the settings; lines go to the watchers' buffers at once\n(default: 64)"},
+	{"sock_cookie_id", argument, func(s *settings, v string) error {
+		n, _ := safeStrtoul(v) // memcached takes what is no number for 0
+		s.server.Mark = uint32(n)
+		return nil
+	}, "attributes an ID to a socket for ip filtering/firewalls (SO_MARK)"},
+
+	// For tests: the command debugtime, which debug builds of memcached have.
+	{"debugtime", "", func(s *settings, _ string) error { s.debugTime = true; return nil }, hidden},
+
+	// What -Z means; nothing without it.
+	{"ssl_chain_cert", argument, func(s *settings, v string) error { s.ssl.ChainCert = v; return nil },
+		"certificate chain file in PEM format"},
+	{"ssl_key", argument, func(s *settings, v string) error { s.ssl.Key = v; return nil },
+		"private key file"},
+	{"ssl_keyformat", argument, func(s *settings, v string) error {
+		n, ok := safeStrtol(v)
+		if !ok {
+			return fail(1, "could not parse argument to ssl_keyformat")
+		}
+		if s.ssl.KeyFormat = int(n); n == 0 {
+			s.ssl.KeyFormat = -1 // as wrong as in memcached: our 0 is the default
+		}
+		return nil
+	}, "private key format, 1(PEM) or 2(DER) (default: 1)"},
+	{"ssl_verify_mode", argument, zeroToThree("ssl_verify_mode", func(s *settings, n int) { s.ssl.VerifyMode = n }),
+		"peer certificate verification mode, default is 0(None).\nvalid values are 0(None), 1(Request), 2(Require)\nor 3(Once)"},
+	{"ssl_ciphers", argument, func(s *settings, v string) error {
+		if s.ssl.Ciphers = v; v == "" {
+			s.ssl.Ciphers = ":" // a list without a cipher, as the empty one is in memcached: who restricts them must not get them all
+		}
+		return nil
+	}, "specify cipher list to be used, up to TLS 1.2"},
+	{"ssl_ca_cert", argument, func(s *settings, v string) error { s.ssl.CACert = v; return nil },
+		"PEM format file of acceptable client CA's"},
+	{"ssl_session_cache", "", func(s *settings, _ string) error { s.ssl.SessionCache = true; return nil },
+		"support session resumption, by tickets"},
+	{"ssl_min_version", argument, zeroToThree("ssl_min_version", func(s *settings, n int) { s.ssl.MinVersion = tls.VersionTLS10 + uint16(n) }),
+		"minimum protocol version to accept (default: tlsv1.2)\nvalid values are 0(tlsv1.0), 1(tlsv1.1), 2(tlsv1.2), or 3(tlsv1.3)."},
+	{"ssl_wbuf_size", argument, func(s *settings, v string) error {
+		n, ok := safeStrtoul(v)
+		if !ok {
+			return fail(1, "could not parse argument to ssl_wbuf_size")
+		}
+		s.ssl.WriteBuffer = int(n) * 1024
+		return nil
+	}, "shown in the settings; buffers are made as they are needed"},
+	{"ssl_kernel_tls", "", func(s *settings, _ string) error { s.ssl.KernelTLS = true; return nil },
+		"shown in the settings; there is no kernel TLS offload"},
 
 	// Tuning knobs: checked, shown in the settings, and otherwise without effect.
 	{"no_hashexpand", "", nothingToDo, ""},
@@ -136,21 +176,6 @@ var suboptionTable = []suboption{
 	{"drop_privileges", "", nothingToDo, ""},
 	{"no_drop_privileges", "", nothingToDo, ""},
 	{"relaxed_privileges", "", nothingToDo, ""},
-	{"ssl_chain_cert", argument, nothingToDo, ""}, // ssl_*: nothing without -Z, and that is refused
-	{"ssl_key", argument, nothingToDo, ""},
-	{"ssl_ciphers", argument, nothingToDo, ""},
-	{"ssl_ca_cert", argument, nothingToDo, ""},
-	{"ssl_verify_mode", argument, zeroToThree("ssl_verify_mode"), ""},
-	{"ssl_keyformat", argument, func(_ *settings, v string) error {
-		if _, ok := safeStrtol(v); !ok {
-			return fail(1, "could not parse argument to ssl_keyformat")
-		}
-		return nil
-	}, ""},
-	{"ssl_wbuf_size", argument, unsigned("ssl_wbuf_size", func(*settings, uint32) {}), ""},
-	{"ssl_session_cache", "", nothingToDo, ""},
-	{"ssl_kernel_tls", "", nothingToDo, ""},
-	{"ssl_min_version", argument, zeroToThree("ssl_min_version"), ""},
 }
 
 // hidden is the help of what the help does not show.
@@ -272,13 +297,15 @@ func logBuffer(name string, set func(*settings, int)) func(*settings, string) er
 	}
 }
 
-func zeroToThree(name string) func(*settings, string) error {
-	return func(_ *settings, v string) error {
-		if n, ok := safeStrtol(v); !ok {
+func zeroToThree(name string, set func(*settings, int)) func(*settings, string) error {
+	return func(s *settings, v string) error {
+		n, ok := safeStrtol(v)
+		if !ok {
 			return fail(1, "could not parse argument to %s", name)
 		} else if n < 0 || n > 3 {
 			return fail(1, "Invalid %s. Use help to see valid options.", name)
 		}
+		set(s, int(n))
 		return nil
 	}
 }
