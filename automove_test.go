@@ -109,7 +109,7 @@ func TestAutomoveFollowsTheLoad(t *testing.T) {
 	small, large := int(mib)*12000, int(mib)*500
 	class := func(size int) (pages uint64) {
 		for _, class := range c.ClassStats() {
-			if class.ChunkSize > size+40 && class.ChunkSize < size*5/3 {
+			if class.ChunkSize > size+40 && class.ChunkSize < 2*size {
 				pages += class.Pages
 			}
 		}
