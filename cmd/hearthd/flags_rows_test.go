@@ -513,7 +513,7 @@ func flagRows() []flagRow {
 			}
 			for args, level := range map[string]string{"-vv": "2", "-vvv": "3", "-v --verbose": "2", "--verbose=2": "1"} {
 				p := startHearthd(t, words(args)...)
-				if got := settingsOf(t, p.addr)["verbosity"]; got != level || (level != "1") != strings.Contains(p.stderr.String(), "slab class   1: chunk size        96 perslab   10922\n") {
+				if got := settingsOf(t, p.addr)["verbosity"]; got != level || (level != "1") != strings.Contains(p.stderr.String(), "slab class   1: chunk size        80 perslab   13107\n") {
 					t.Errorf("%s: verbosity %s, want %s\n%s", args, got, level, p.stderr)
 				}
 			}
@@ -539,12 +539,12 @@ func flagRows() []flagRow {
 			}
 		}},
 		{letter: 'f', value: "1.5", more: "-vv", shows: "growth_factor 1.50", works: func(t *testing.T, p *proc) {
-			if !strings.Contains(p.stderr.String(), "slab class   2: chunk size       144 perslab    7281\n") {
+			if !strings.Contains(p.stderr.String(), "slab class   2: chunk size       128 perslab    8192\n") {
 				t.Error(p.stderr)
 			}
 		}, refusals: []refusal{one("-f 1", "Factor must be greater than 1"), one("-f x", "Factor must be greater than 1"), one("-f -3", "Factor must be greater than 1")}},
 		{letter: 'n', value: "100", more: "-vv", shows: "chunk_size 100", works: func(t *testing.T, p *proc) {
-			if !strings.Contains(p.stderr.String(), "slab class   1: chunk size       152 perslab    6898\n") {
+			if !strings.Contains(p.stderr.String(), "slab class   1: chunk size       136 perslab    7710\n") {
 				t.Error(p.stderr)
 			}
 		}, refusals: []refusal{one("-n 0", "Chunk size must be greater than 0"), one("-n -1", "Chunk size must be greater than 0"), one("-n x", "Chunk size must be greater than 0")}},
