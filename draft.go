@@ -5,6 +5,7 @@ import (
 
 	"hearth/index"
 	"hearth/mmapslab"
+	"hearth/mmapslab/fault"
 )
 
 // Mode says how Commit stores a draft.
@@ -229,6 +230,7 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 			m := mmapslab.Meta(s.c.store.Meta(d.ref).Load())
 			s.c.order.Link(d.ref, s.c.order.Entry(m, s.now), size)
 			linked = true
+			fault.Point("hearth.draft.linked")
 		}
 		if f.fate != absent {
 			if !s.c.index.Replace(f.hash, f.ref, d.ref) {
@@ -287,6 +289,7 @@ func (s *Session) remake(key []byte, r *remaking) (f found, _ Status) {
 			return f, st
 		}
 		s.claim(&f)
+		fault.Point("hearth.remake.claimed")
 		var d Draft
 		var pin Pin
 		if mmapslab.ItemSize(len(key), n) > s.c.store.ChunkMax() || f.ref&mmapslab.Chained != 0 {
@@ -327,6 +330,7 @@ func (s *Session) publishOver(d *Draft, f *found, r *remaking) bool {
 	s.c.store.Seal(ref, cas, f.item.Epoch())
 	it := s.c.store.Unsealed(ref)
 	s.c.order.Link(ref, r.segment(f.meta), it.Size())
+	fault.Point("hearth.draft.linked")
 	if !s.c.index.Replace(f.hash, f.ref, ref) {
 		s.c.order.Unlink(ref, it.Size())
 		s.retire(ref)

@@ -5,6 +5,7 @@ import (
 
 	"hearth/lru"
 	"hearth/mmapslab"
+	"hearth/mmapslab/fault"
 )
 
 // Status is the outcome of an operation. A miss is a result, not an error.
@@ -254,6 +255,7 @@ func (s *Session) discard(ref mmapslab.Ref, it *mmapslab.Item) {
 		return
 	}
 	s.c.order.Unlink(ref, it.Size())
+	fault.Point("hearth.discard.unlinked")
 	s.retire(ref)
 }
 

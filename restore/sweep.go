@@ -354,6 +354,7 @@ func (s *Sweeper) page(page uint32, invalid map[mmapslab.Ref]bool) (dead []mmaps
 	store.RebuildFree(page, func(slot uint32) bool {
 		return s.live.has(page, slot) || s.dead.has(page, slot) || s.data.has(page, slot)
 	})
+	fault.Point("restore.sweep.linked")
 	store.SetSwept(page, true)
 	return dead
 }
