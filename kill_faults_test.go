@@ -362,7 +362,7 @@ func (k killKey) change(s *hearth.Session, r *rand.Rand, o stateFile, was state)
 		next = state(uint64(was.seq()) << 16)
 	case p < 8 && k.number():
 		next = makeState(was.seq()+1, 0, was.exp())
-	case p < 7 && was.pieces() < 4:
+	case p < 7 && was.pieces() < 2:
 		next = makeState(was.seq(), was.pieces()+1, was.exp())
 	default:
 		next = makeState(was.seq(), was.pieces(), r.IntN(200))
@@ -379,7 +379,7 @@ func (k killKey) change(s *hearth.Session, r *rand.Rand, o stateFile, was state)
 		if n, st = s.Incr(key, 1); st == hearth.OK && n != uint64(next.seq()) {
 			return was, fmt.Errorf("%s: incr to %d, want %d", k.name, n, next.seq())
 		}
-	case p < 7 && was.pieces() < 4:
+	case p < 7 && was.pieces() < 2:
 		_, st = store(s, hearth.Append, k.name, k.piece(next.seq(), next.pieces()), 0, 0)
 	default:
 		st = s.Touch(key, next.exptime())
