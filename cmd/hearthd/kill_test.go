@@ -366,6 +366,9 @@ func (o *operator) work(addr string, round int) error {
 // wantSound opens a file that no server has, with -m memory, and fails if it is cold or Check finds something. It returns how much that was.
 func wantSound(t testing.TB, file string, memory int) int {
 	t.Helper()
+	// A process that another test starts meanwhile would hold the file's lock, too, until it executes its program: longer than we do, perhaps.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	c, err := hearth.Open(hearth.Options{Path: file, MemoryLimit: int64(memory) << 20, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
