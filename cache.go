@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,11 @@ type Cache struct {
 	keeper  keeper
 	crawler crawler
 	mover   mover
+	fault   struct {
+		told  atomic.Bool // somebody wants to hear of it
+		seen  atomic.Pointer[Fault]
+		first chan *Fault
+	}
 }
 
 // restart is how this start went.
@@ -149,6 +155,7 @@ func Open(o Options) (*Cache, error) {
 	began := time.Now()
 	c := &Cache{opts: o, sessions: map[*Session]bool{}, started: o.Clock.Boot(), sweepDone: make(chan struct{})}
 	c.mover.init()
+	c.fault.first = make(chan *Fault, 1)
 	var file *mmapslab.File
 	verdict := restore.Verdict{Kind: restore.Cold, Reason: "no file"}
 	if o.Path != "" {
@@ -288,6 +295,8 @@ func (c *Cache) rebuild(v restore.Verdict, was *mmapslab.Superblock, damaged []u
 // sweep rebuilds after a kill what only a clean stop saves, while the sessions work.
 func (c *Cache) sweep() {
 	defer close(c.sweepDone)
+	debug.SetPanicOnFault(true)
+	defer c.catchFault()
 	began := time.Now()
 	s := c.NewSession()
 	swept := c.sweeper.Load().Run(func(step func()) {
@@ -348,10 +357,13 @@ func (c *Cache) identity() mmapslab.Identity {
 }
 
 // Close stops the cache clean, so that the next Open finds everything. While sessions are open or items pinned it fails and changes nothing. It
-// fails, too, when the file cannot be saved; then the cache is closed, and the next start is as after a kill.
+// fails, too, when the file cannot be saved; then the cache is closed, and the next start is as after a kill. After a Fault it returns that, and saves nothing.
 func (c *Cache) Close() error {
 	c.StopCrawl()
 	<-c.sweepDone // a second for ten million items; stopping in between would only have the next start do it again
+	if err := c.faulted(); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -373,6 +385,9 @@ func (c *Cache) Close() error {
 	c.closed = true
 	c.mu.Unlock()
 	c.stopKeeper()
+	if err := c.faulted(); err != nil {
+		return err
+	}
 	began := time.Now()
 	c.recl.collect()
 	items := c.index.Len()

@@ -1,6 +1,7 @@
 package hearth
 
 import (
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +46,8 @@ func (c *Cache) Crawl(o CrawlOptions) bool {
 	k.starts.Add(1)
 	go func() {
 		defer close(done)
+		debug.SetPanicOnFault(true)
+		defer c.catchFault()
 		s.crawl(o, stop)
 		s.Close()
 		k.mu.Lock()

@@ -1,6 +1,7 @@
 package hearth
 
 import (
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -31,6 +32,8 @@ func (c *Cache) startKeeper() {
 	c.keeper.stop, c.keeper.done, c.keeper.wake = make(chan struct{}), make(chan struct{}), make(chan struct{}, 1)
 	go func() {
 		defer close(c.keeper.done)
+		debug.SetPanicOnFault(true)
+		defer c.catchFault()
 		wait := keeperBusy
 		timer := time.NewTimer(wait)
 		defer timer.Stop()

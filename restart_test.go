@@ -1,6 +1,7 @@
 package hearth_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -266,5 +267,29 @@ func TestCASGoesOnOverEveryStart(t *testing.T) {
 			}
 			f.Close()
 		}
+	}
+}
+
+// A file that is cut short under the keeper is told to who asked, and Close saves nothing.
+func TestAFaultOfTheKeeperIsTold(t *testing.T) {
+	clock := newClock()
+	path := filepath.Join(t.TempDir(), "slab")
+	c, err := hearth.Open(hearth.Options{Path: path, MemoryLimit: 8 << 20, Clock: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults := c.Faults()
+	c.Pause(true)
+	if err := os.Truncate(path, 4096); err != nil {
+		t.Fatal(err)
+	}
+	clock.pass(nil, 1) // the keeper stores the time into the file
+	c.Pause(false)
+	f := <-faults
+	if f.Addr == 0 || !strings.Contains(f.Error(), "hearth: fault in the cache's memory at address 0x") {
+		t.Errorf("fault %v", f)
+	}
+	if err := c.Close(); !errors.As(err, new(*hearth.Fault)) {
+		t.Errorf("close: %v, want the fault", err)
 	}
 }

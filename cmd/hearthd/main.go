@@ -99,7 +99,9 @@ func serve(c *config) error {
 	if errors.Is(err, server.ErrShutdown) {
 		reason, err = "shutdown command", nil
 	}
-	if err = errors.Join(err, cache.Close()); err != nil {
+	if err = errors.Join(err, cache.Close()); errors.As(err, new(*hearth.Fault)) {
+		return fail(exSoftware, "%v", err)
+	} else if err != nil {
 		return fail(exOSErr, "%v", err)
 	}
 	log.Info("stopped", "reason", reason)

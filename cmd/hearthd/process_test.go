@@ -450,3 +450,15 @@ func limited(n int) func(*exec.Cmd) {
 		c.Path = "/bin/sh"
 	}
 }
+
+// Nobody but the keeper touches the memory of a server without clients: a file that was cut short ends it as it would end a worker, with a line and exit code 70.
+func TestAFaultOfTheKeeperEndsTheServerWithoutClients(t *testing.T) {
+	file := newFile(t)
+	p := startHearthd(t, "-e", file, "-m", "8")
+	if err := os.Truncate(file, 4096); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.wait(t); code != exSoftware || !strings.Contains(p.stderr.String(), "fault in the cache's memory") {
+		t.Errorf("exit %d, want %d\n%s", code, exSoftware, p.stderr)
+	}
+}

@@ -69,5 +69,5 @@
 // Replies go out in the order of the requests. A draft belongs to the connection that uploads it and ends in Commit or Discard, also
 // when the connection dies: a short value is never stored. Every pin is undone once. No request allocates.
 //
-// A fault in the cache's memory, as SIGBUS or as EFAULT from a system call, ends Serve with a FaultError at once: see there.
+// A fault in the cache's memory, as SIGBUS, in the cache's background work too, or as EFAULT from a system call, ends Serve with a FaultError at once: see there.
 package server

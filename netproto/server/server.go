@@ -162,6 +162,7 @@ func (s *Server) Addrs() []net.Addr {
 // connections, what was read is answered, replies on their way go out within stopTimeout, all sessions are closed on return, and the
 // cache can be. A *FaultError is different: see there.
 func (s *Server) Serve(ctx context.Context) error {
+	faults := s.cache.Faults() // of its background work
 	var running sync.WaitGroup
 	stopClock := make(chan struct{})
 	running.Go(func() { s.tick(stopClock) })
@@ -176,6 +177,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case how = <-s.ended:
+	case f := <-faults:
+		how = &FaultError{f.Addr, f.What}
 	}
 	if _, fault := how.(*FaultError); fault {
 		return how
@@ -202,6 +205,8 @@ func (s *Server) Serve(ctx context.Context) error {
 			if _, fault := err.(*FaultError); fault {
 				return err
 			}
+		case f := <-faults:
+			return &FaultError{f.Addr, f.What}
 		}
 	}
 }
