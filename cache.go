@@ -238,7 +238,9 @@ func (c *Cache) attach(file *mmapslab.File, v restore.Verdict) (restore.Verdict,
 	// From here on the file is changed, so it must not look clean any more.
 	err = c.run()
 	if err == nil {
-		store.TakeBack()
+		if v.Kind == restore.Unclean {
+			store.TakeBack()
+		}
 		region, options := c.indexParts()
 		c.index, err = index.Attach(store.Arena(), region, (*items)(c), options)
 	}

@@ -137,9 +137,7 @@ func (s *Store) FinishDrain(classID, dst int) (done bool) {
 	// From here on the page is ours alone. Its words must be zero before it is another class's: a chunk that begins elsewhere would have bytes of a value
 	// where its Meta is.
 	fault.Point("mmapslab.drain.empty")
-	if limit, assigned, _ := s.Pages(); dst != 0 || assigned <= limit || s.Discard(s.layout.pagesOffset(page), PageSize) != nil {
-		clear(s.arena.Bytes(s.layout.pagesOffset(page), PageSize))
-	}
+	clear(s.arena.Bytes(s.layout.pagesOffset(page), PageSize))
 	fault.Point("mmapslab.drain.cleared")
 	if dst != 0 && s.assign(page, dst) == nil {
 		return true
@@ -148,6 +146,10 @@ func (s *Store) FinishDrain(classID, dst int) (done bool) {
 	_, _, generation, _ := unpackDescriptor(d.Load())
 	d.Store(packDescriptor(pageFree, 0, generation))
 	fault.Point("mmapslab.drain.released")
+	// Only now: after a kill in between, the next start would take a draining page back that has no memory (R10).
+	if limit, assigned, _ := s.Pages(); assigned > limit {
+		s.Discard(s.layout.pagesOffset(page), PageSize) // failing, it costs memory and nothing else
+	}
 	s.putBack(page)
 	return true
 }
@@ -204,8 +206,15 @@ func (s *Store) CancelDrain(classID int) {
 	s.takeBack(page)
 }
 
-// TakeBack makes the pages that were draining when the file was left assigned ones again. Attach has taken them for that; this is apart, since Attach changes nothing.
+// TakeBack makes the pages that were draining when a kill left the file assigned ones again. Attach has taken them for that; this is apart, since Attach changes
+// nothing. And it gives back the memory of free pages, since a kill in DropPage leaves one with the bytes of its last class, which must not be where another
+// one has its Metas.
 func (s *Store) TakeBack() {
+	for _, page := range s.pool {
+		if off := s.layout.pagesOffset(page); s.Discard(off, PageSize) != nil {
+			clear(s.arena.Bytes(off, PageSize))
+		}
+	}
 	for page := uint32(1); page < s.nextPage; page++ {
 		if state, _, _, ok := unpackDescriptor(s.descriptor(page).Load()); ok && state == pageDraining && s.classOf[page].Load() != 0 {
 			s.takeBack(page)
