@@ -84,6 +84,12 @@ func (s *Session) evictOne(class int) bool {
 				return true
 			}
 		}
+		if len(refs) == tries {
+			// Somebody is removing them, or damaged words name them where their keys do not lead: those would stand at the end for ever.
+			for _, ref := range refs {
+				s.c.order.SetAside(ref)
+			}
+		}
 		// While a sweep runs the older items are yet to come: cooling would evict what was just stored.
 		if len(refs) == 0 && (s.c.sweeper.Load() != nil || !s.c.order.Cool(class)) {
 			return false

@@ -3,6 +3,7 @@ package hearth
 import (
 	"time"
 
+	"hearth/index"
 	"hearth/mmapslab"
 )
 
@@ -93,6 +94,17 @@ func (c *Cache) RoundPaused() {
 	c.pauseKeeper(false)
 	c.round()
 	c.pauseKeeper(true)
+}
+
+// Misplace puts the index word of key where the key does not lead, as damage may have it.
+func (c *Cache) Misplace(key string) bool {
+	h := c.store.Hasher().Sum([]byte(key))
+	ref, ok := c.index.Find(h, []byte(key))
+	if !ok || !c.index.Delete(h, ref) {
+		return false
+	}
+	r, _ := c.index.Insert(h^1<<63, []byte(key), ref)
+	return r == index.Inserted
 }
 
 // BeingMoved tells, at the fault point hearth.move.copied, whether the item of key is the one that was copied.

@@ -394,3 +394,52 @@ func TestOneOfTwoMakesTheNumber(t *testing.T) {
 		}
 	}
 }
+
+// Items that the index has where their keys do not lead cannot be evicted. They cost their chunks, not all others'.
+func TestMisplacedItemsDoNotBlockEviction(t *testing.T) {
+	c, err := hearth.Open(hearth.Options{MemoryLimit: 2 << 20, MaxItemSize: 64 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeCache(t, c)
+	noAutomove(t, c)
+	s := c.NewSession()
+	defer s.Close()
+	value := make([]byte, 10000)
+	n := 0
+	set := func() hearth.Status {
+		n++
+		var st hearth.Status
+		in(s, func() { _, st = store(s, hearth.Set, fmt.Sprint("key", n), string(value), 0, 0) })
+		return st
+	}
+	for c.Stats().Evictions == 0 {
+		if st := set(); st != hearth.OK {
+			t.Fatal(n, st)
+		}
+	}
+	misplaced := 0
+	for i := 1; i <= n && misplaced < 30; i++ {
+		in(s, func() {
+			if c.Misplace(fmt.Sprint("key", i)) {
+				misplaced++
+			}
+		})
+	}
+	if misplaced != 30 {
+		t.Fatalf("%d items misplaced, want 30", misplaced)
+	}
+	for range 500 {
+		if st := set(); st != hearth.OK {
+			t.Fatal(n, st)
+		}
+	}
+	in(s, func() {
+		if _, ok := get(s, fmt.Sprint("key", n)); !ok {
+			t.Error("the last one is not there")
+		}
+	})
+	if found := c.Check(); len(found) != 30 {
+		t.Errorf("check found %d things wrong, want the 30: %v", len(found), found[:1])
+	}
+}

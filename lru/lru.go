@@ -325,6 +325,16 @@ func (o *Order) Bump(ref mmapslab.Ref, now uint32) {
 	c.moves.ToWarm++
 }
 
+// SetAside moves an item of COLD to the head of COLD, with everything else as it was.
+func (o *Order) SetAside(ref mmapslab.Ref) {
+	c := &o.classes[o.store.ListClass(ref)]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m := mmapslab.Meta(o.store.Meta(ref).Load()); m&mmapslab.Linked != 0 && m.Segment() == Cold {
+		o.moveLocked(c, ref, Cold, nil)
+	}
+}
+
 // Touched sets the time of an item that add found: memcached calls do_item_update then, which counts as a use.
 func (o *Order) Touched(ref mmapslab.Ref, now uint32) {
 	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m.WithTime(now) })
