@@ -62,6 +62,8 @@
 //	Sweeper.mu → a store class's mu    and its free chunks are listed
 //	keeper.pause → Observe's function  takes its own locks last: it must not call back
 //
+// Background work that meets a fault in the cache's memory ends, and lets go of what it holds with the rest half done: see Fault.
+//
 // An LRU class's lock stands alone: under it items are moved, never removed. Removing one takes its index word first, and that may move
 // buckets, evict and retire. So the LRU says who goes, lets go of its lock, and the root package removes that item by the index like any other.
 package hearth

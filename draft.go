@@ -260,7 +260,8 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 	}
 }
 
-// claim sets Copying on a found item before its exptime is carried over to a copy; see touch.
+// claim sets Copying on a found item before its exptime is carried over to a copy; see touch. It is not taken back when the operation finds no memory after it
+// (all other refusals come before): others may be copying the item, and the bit is theirs too. It costs the next touch a copy, which is without it.
 func (s *Session) claim(f *found) {
 	w := s.c.store.Meta(f.ref)
 	f.meta = mmapslab.Meta(w.Or(uint64(mmapslab.Copying))) | mmapslab.Copying

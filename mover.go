@@ -31,6 +31,13 @@ import (
 // Why no reader sees bytes reused. The old chunk is retired like any other. But a chained item's data chunks are the copy's by then; were the copy deleted, they would be freed
 // while the old head is pinned. So the copy is held (reclaimer.hold) from before it is published until the old head has come free. A data chunk that was
 // replaced comes free when nobody can be reading its item, whose pins count for it.
+//
+// What a kill leaves of a move, store by store. The copy written and linked, not published: no word names it, the sweep frees it. Published, the old one still linked:
+// one word, so the sweep links the copy, by the Meta that LinkBeside gave it, and frees the old chunk. Marks of hits that carry did not bring over are lost, an
+// exptime never is: from the claim on, touches change the word. The chain's owners still naming the old head: the sweep names the new one, and until then partOf
+// finds the old one not linked, or its chain without the chunk. A data chunk copied and its Ref not changed, or changed: the chain holds one of the two, and the sweep frees
+// what no chain holds. A page draining, cleared or not: all its chunks are free, and it is its class's again (TakeBack). While the sweep runs no page moves, so a
+// second kill finds what the first one left, with some dead words less.
 type mover struct {
 	mu      sync.Mutex
 	asked   *pageMove   // not begun yet

@@ -112,7 +112,8 @@
 //
 // A chunk's Link, prev:32 | next:32, is in the link region rather than in the chunk, so that walking a list reads memory that holds nothing
 // else. Free chunks are lists through next; a chunk is in one list at most. A list takes more than one word to change, so a kill may leave
-// it broken: links are trusted only together with the checkpoint of a clean stop, and made anew out of the index otherwise.
+// it broken: links are trusted only together with the checkpoint of a clean stop, and made anew out of the index otherwise. The checkpoint's checksum
+// does not cover them, since that would make each start read them all: a link that the disk has changed meanwhile is a fault, or a list that Check finds broken.
 //
 //	    0  by class id, 128 of them: chunk size 4 | first free chunk 4 | fresh page 4 | fresh slot 4 | free chunks 8
 //	 3072  live items 8
