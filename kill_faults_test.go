@@ -276,6 +276,9 @@ func liveUntilKilled(t *testing.T, dir, point string) {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
+		if armed.Load() == 1 && rand.IntN(8) == 0 {
+			time.Sleep(50 * time.Microsecond) // the others get into the middle of it
+		}
 	})
 	c, err := hearth.Open(killOptions(filepath.Join(dir, "slab")))
 	if err != nil {
