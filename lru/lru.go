@@ -268,22 +268,24 @@ const flatInterval = 60
 // HitFlat marks a fetched item of a flat LRU. It returns true when the item has not moved for a minute: the caller notes it for Bump. The time is set
 // here, so that there is one note and not one a hit; a note that gets lost costs the item its move until the next minute.
 func HitFlat(w *atomic.Uint64, m mmapslab.Meta, now uint32) (note bool) {
-	next := m | mmapslab.Fetched
-	if m.Age(now) > flatInterval {
-		return w.CompareAndSwap(uint64(m), uint64(next.WithTime(now)))
+	if m.Age(now) > flatInterval && w.CompareAndSwap(uint64(m), uint64((m|mmapslab.Fetched).WithTime(now))) {
+		return true
 	}
-	if next != m {
-		w.CompareAndSwap(uint64(m), uint64(next))
+	if m&mmapslab.Fetched == 0 {
+		w.Or(uint64(mmapslab.Fetched))
 	}
 	return false
 }
 
 // Hit marks a fetched item as memcached does (do_item_bump): the first fetch sets FETCHED; the second sets ACTIVE and, outside COLD, the time;
 // further ones do nothing. It returns true when the item is in COLD and has just become active: the caller notes it for Bump.
+//
+// FETCHED is what clients can ask for, so it is set whatever else changes in Meta at the time; ACTIVE may get lost to another change, which costs the
+// item no more than a mark that the next hit sets.
 func Hit(w *atomic.Uint64, m mmapslab.Meta, now uint32) (note bool) {
 	switch {
 	case m&mmapslab.Fetched == 0:
-		w.CompareAndSwap(uint64(m), uint64(m|mmapslab.Fetched)) // losing to somebody else's change loses no more than a mark
+		w.Or(uint64(mmapslab.Fetched))
 	case m&mmapslab.Active == 0:
 		next := m | mmapslab.Active
 		if m.Segment() != Cold {

@@ -45,6 +45,24 @@ func TestHitLosesToAnotherChange(t *testing.T) {
 	}
 }
 
+// A client can ask whether an item was fetched, so that mark is never lost to what else changes in Meta.
+func TestHitSetsFetchedWhateverElseChanges(t *testing.T) {
+	for _, flat := range []bool{false, true} {
+		settings := lru.Defaults
+		settings.Flat = flat
+		for _, age := range []uint32{0, 3600} {
+			f := newFixture(t, settings)
+			ref := f.put(1, lru.Cold, 0)
+			seen := f.meta(ref)
+			f.store.Meta(ref).Store(uint64(seen.WithExptime(77)))
+			f.Hit(f.store.Meta(ref), seen, age)
+			if m := f.meta(ref); m&mmapslab.Fetched == 0 || m.Exptime() != 77 {
+				t.Errorf("flat %v, age %d: meta %#x, want FETCHED and exptime 77", flat, age, uint64(m))
+			}
+		}
+	}
+}
+
 func TestBumpMovesFromColdToTheHeadOfWarm(t *testing.T) {
 	f := newFixture(t, lru.Defaults)
 	a, b, warm := f.put(1, lru.Cold, 5), f.put(1, lru.Cold, 5), f.put(1, lru.Warm, 5)
