@@ -36,9 +36,9 @@ func main() {
 // file, the unix socket and the pid file belong to that user and the next start can have them again. The file is opened before the
 // listeners: a second server on it must not take the first one's socket.
 //
-// The garbage collector and GOMAXPROCS stay as they are: a request allocates nothing and the items are not on the heap, so there is next to
-// nothing to tune, and a locked thread that waits in epoll holds no P.
+// The garbage collector stays as it is: a request allocates nothing and the items are not on the heap, so there is next to nothing to tune.
 func serve(c *config) error {
+	spareProcessors(c.server.Threads)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT, unix.SIGUSR1)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))

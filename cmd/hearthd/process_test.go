@@ -462,3 +462,23 @@ func TestAFaultOfTheKeeperEndsTheServerWithoutClients(t *testing.T) {
 		t.Errorf("exit %d, want %d\n%s", code, exSoftware, p.stderr)
 	}
 }
+
+// Go's scheduler must have an idle P beside the workers': see spareProcessors. The runtime prints its state when it is asked to.
+func TestThereAreMoreSchedulerProcessorsThanWorkers(t *testing.T) {
+	for _, c := range []struct {
+		workers int
+		env     string
+		want    int
+	}{{workers: 17, want: 19}, {workers: 17, env: "GOMAXPROCS=3", want: 3}} {
+		p := launchAs(t, func(cmd *exec.Cmd) {
+			cmd.Env = append(os.Environ(), "GODEBUG=schedtrace=50", c.env)
+		}, "-u", me(), "-p", "-1", "-l", "127.0.0.1", "-t", strconv.Itoa(c.workers))
+		want := fmt.Sprintf("gomaxprocs=%d ", c.want)
+		for end := time.Now().Add(patience); !strings.Contains(p.stderr.String(), want); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Errorf("%d workers, %q: no %q in\n%.600s", c.workers, c.env, want, p.stderr)
+				break
+			}
+		}
+	}
+}

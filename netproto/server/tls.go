@@ -250,7 +250,7 @@ type handshakes struct {
 
 func (h *handshakes) init() {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
-	h.slots = make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1))
+	h.slots = make(chan struct{}, max(runtime.NumCPU()/2, 1))
 }
 
 // stop ends them all, and with them their connections.
