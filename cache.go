@@ -329,7 +329,7 @@ func (c *Cache) indexParts() (index.Region, index.Options) {
 	if c.opts.TrackSizes {
 		c.order.CountSizes(c.opts.MaxItemSize)
 	}
-	c.recl = newReclaimer(c.freeItem, c.itemSize)
+	c.recl = newReclaimer(c.free, c.itemSize)
 	state, half, size := c.store.IndexRegion()
 	return index.Region{State: state, Half: half, HalfSize: size}, index.Options{
 		AfterGrace: c.recl.after,

@@ -159,20 +159,26 @@ func (s *Session) Write(d *Draft, p []byte) bool {
 // Discard gives a draft's memory back.
 func (s *Session) Discard(d *Draft) {
 	if d.ref != 0 {
-		s.c.freeItem(d.ref)
+		s.c.free(d.ref)
 	}
 	*d = Draft{}
 }
 
-// freeItem frees an item's chunks. Nobody can be reading them any more.
-func (c *Cache) freeItem(ref mmapslab.Ref) {
-	if ref&mmapslab.Chained != 0 {
-		it := c.store.Unsealed(ref)
-		var chunks []mmapslab.Ref
-		c.store.Chain(&it, func(data mmapslab.Ref, _ []byte) { chunks = append(chunks, data) })
-		c.store.Free(chunks...)
+// free frees items' chunks. Nobody can be reading them any more.
+func (c *Cache) free(refs ...mmapslab.Ref) {
+	for _, ref := range refs {
+		if ref&mmapslab.Chained != 0 {
+			c.freeChain(ref) // apart, so that what its closure needs is on the heap for chained items only
+		}
 	}
-	c.store.Free(ref)
+	c.store.Free(refs...)
+}
+
+func (c *Cache) freeChain(ref mmapslab.Ref) {
+	it := c.store.Unsealed(ref)
+	var chunks []mmapslab.Ref
+	c.store.Chain(&it, func(data mmapslab.Ref, _ []byte) { chunks = append(chunks, data) })
+	c.store.Free(chunks...)
 }
 
 // itemSize returns what an item takes in bytes. Nobody else can free it meanwhile.
@@ -206,7 +212,7 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 			s.c.order.Unlink(d.ref, size)
 			s.retire(d.ref)
 		} else {
-			s.c.freeItem(d.ref)
+			s.c.free(d.ref)
 		}
 		return st
 	}

@@ -19,16 +19,17 @@ import (
 // words went, a session could enter with the new epoch, find the old word, and read a chunk that is being overwritten.
 type reclaimer struct {
 	epoch atomic.Uint64 // starts at 1, so that 0 can mean outside
-	free  func(ref mmapslab.Ref)
+	free  func(refs ...mmapslab.Ref)
 	size  func(ref mmapslab.Ref) int
 
 	slotMu sync.Mutex
 	slots  atomic.Pointer[[]*slot] // replaced as a whole, so that scans take no lock
 
-	mu      sync.Mutex // guards limbo and first; free is called under it
+	mu      sync.Mutex // guards limbo, first and batch; free is called under it
 	limbo   []retired  // by rising stamp, from first on
 	first   int
-	waiting atomic.Int64 // how many are in limbo
+	batch   []mmapslab.Ref // collect's: what is freed in one go
+	waiting atomic.Int64   // how many are in limbo
 
 	pinMu  sync.Mutex
 	pinned map[mmapslab.Ref]pinState
@@ -59,7 +60,7 @@ type pinState struct {
 	dead  int64
 }
 
-func newReclaimer(free func(mmapslab.Ref), size func(mmapslab.Ref) int) *reclaimer {
+func newReclaimer(free func(...mmapslab.Ref), size func(mmapslab.Ref) int) *reclaimer {
 	r := &reclaimer{free: free, size: size, pinned: map[mmapslab.Ref]pinState{}}
 	r.epoch.Store(1)
 	r.slots.Store(new([]*slot))
@@ -89,12 +90,28 @@ func (r *reclaimer) removeSlot(s *slot) {
 }
 
 func (r *reclaimer) enter(s *slot) { s.entered.Store(r.epoch.Load()) }
-func (r *reclaimer) leave(s *slot) { s.entered.Store(0) }
+
+// leave leaves the section, retires what the session took out of the index in it, and collects, under one lock. That is retired after the section has
+// ended, so it need not wait for the next one.
+func (r *reclaimer) leave(s *slot, refs []mmapslab.Ref) {
+	s.entered.Store(0)
+	if len(refs) == 0 {
+		r.collect()
+		return
+	}
+	r.mu.Lock()
+	r.retireLocked(refs)
+	r.collectAndUnlock()
+}
 
 // retire frees refs, which were taken out of the index before, once nobody can be reading them.
 func (r *reclaimer) retire(refs []mmapslab.Ref) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.retireLocked(refs)
+}
+
+func (r *reclaimer) retireLocked(refs []mmapslab.Ref) {
 	stamp := r.epoch.Add(1) // under the lock, so that limbo is in order
 	for _, ref := range refs {
 		r.limbo = append(r.limbo, retired{stamp: stamp, ref: ref})
@@ -146,20 +163,31 @@ func (r *reclaimer) oldest() uint64 {
 
 // collect frees what nobody can be reading any more. It returns at once when another one is at it.
 func (r *reclaimer) collect() {
-	if r.waiting.Load() == 0 || !r.mu.TryLock() {
-		return
+	if r.waiting.Load() != 0 && r.mu.TryLock() {
+		r.collectAndUnlock()
 	}
+}
+
+// collectAndUnlock is collect for who holds mu. It lets go of mu, since some of what has waited is to be done under no lock. Items are freed many at a time,
+// for one lock of their class; what is done for an item in place of freeing it keeps its place in the order.
+func (r *reclaimer) collectAndUnlock() {
 	low, n := r.oldest(), r.first
 	var then []func()
 	for ; n < len(r.limbo) && r.limbo[n].stamp <= low; n++ {
 		it := &r.limbo[n]
-		if it.ref == 0 {
+		switch {
+		case it.ref == 0:
 			then = append(then, it.then)
-		} else if !r.keepForPins(it) {
-			r.end(it)
+		case r.keepForPins(it):
+		case it.then == nil:
+			r.batch = append(r.batch, it.ref)
+		default:
+			r.freeBatch()
+			it.then()
 		}
 		it.then = nil
 	}
+	r.freeBatch()
 	r.waiting.Add(int64(r.first - n))
 	if r.first = n; r.first > len(r.limbo)/2 {
 		r.limbo = r.limbo[:copy(r.limbo, r.limbo[n:])] // each is moved at most once on average
@@ -168,6 +196,13 @@ func (r *reclaimer) collect() {
 	r.mu.Unlock()
 	for _, f := range then {
 		f()
+	}
+}
+
+func (r *reclaimer) freeBatch() {
+	if len(r.batch) > 0 {
+		r.free(r.batch...)
+		r.batch = r.batch[:0]
 	}
 }
 

@@ -82,9 +82,8 @@ func (s *Session) Tick() {
 
 // End closes the section: nothing handed out in it may be used any more, pinned items apart.
 func (s *Session) End() {
-	s.flushLimbo()
-	s.c.recl.leave(s.slot)
-	s.c.recl.collect()
+	s.c.recl.leave(s.slot, s.limbo)
+	s.limbo = s.limbo[:0]
 }
 
 // renew leaves the section and enters a new one, so that what this session retired can be freed. Whoever calls it must look everything up anew.
