@@ -14,6 +14,7 @@
 //     reused only after that. So what is in a list has a whole header, and may be read under the lock.
 //   - Links are chunk ids in the file's link region. They are taken over by the next start after a clean stop, and rebuilt by the sweep
 //     after a kill, since a list is more than one word.
+//   - A crawl's place in a list is an item that is in that list, or none: who leaves passes it on.
 //
 // A hit takes no lock: it sets bits in the item's Meta and, in COLD, puts a note into the worker's Ring.
 package lru

@@ -50,6 +50,7 @@ type Order struct {
 type classOrder struct {
 	mu    sync.Mutex
 	lists [segments]list
+	next  [segments]uint32 // chunk ids of the items that a crawl looks at next; 0: none
 	moves Moves
 	_     [64]byte // keep the locks of neighbours on lines of their own
 }
@@ -214,6 +215,9 @@ func (o *Order) pullLocked(c *classOrder, ref mmapslab.Ref, size uint64) {
 	} else {
 		l.tail = link.Prev
 	}
+	if c.next[m.Segment()] == id {
+		c.next[m.Segment()] = link.Prev
+	}
 	l.count--
 	l.bytes -= size
 	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m &^ (mmapslab.Linked | mmapslab.ListedApart) })
@@ -250,6 +254,28 @@ func (o *Order) Head(class, segment, most int, dst []mmapslab.Ref) []mmapslab.Re
 	for id := c.lists[segment].head; id != 0 && most > 0; id = o.store.Link(id).Next {
 		dst = append(dst, o.store.ItemRef(id))
 		most--
+	}
+	return dst
+}
+
+// BeginCrawl has Crawl start over at the end of a segment, and returns how many items are in it.
+func (o *Order) BeginCrawl(class, segment int) (items uint64) {
+	c := &o.classes[class]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next[segment] = c.lists[segment].tail
+	return c.lists[segment].count
+}
+
+// Crawl appends to dst the next items of a segment, up to cap(dst)-len(dst), from where the call before left off towards the head; otherwise as Tail. Where it
+// left off holds while items come and go: an item that leaves the segment first passes its turn on. So each item that stays is met once, and whoever wants
+// an end bounds the items by what BeginCrawl returned, since what is bumped meanwhile comes again. There is one crawl of a segment at a time.
+func (o *Order) Crawl(class, segment int, dst []mmapslab.Ref) []mmapslab.Ref {
+	c := &o.classes[class]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for ; c.next[segment] != 0 && len(dst) < cap(dst); c.next[segment] = o.store.Link(c.next[segment]).Prev {
+		dst = append(dst, o.store.ItemRef(c.next[segment]))
 	}
 	return dst
 }

@@ -1,6 +1,7 @@
 package lru_test
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -411,4 +412,34 @@ func TestACopyTakesThePlaceOfItsItem(t *testing.T) {
 			t.Error("a copy of an item that is in no list is linked")
 		}
 	}
+}
+
+// TestCrawlMeetsEachItemThatStaysOnce has items come and go right where a crawl is.
+func TestCrawlMeetsEachItemThatStaysOnce(t *testing.T) {
+	f := newFixture(t, lru.Defaults)
+	var items []mmapslab.Ref // the oldest first
+	for range 10 {
+		items = append(items, f.put(1, lru.Warm, 5))
+	}
+	crawl := func(want ...mmapslab.Ref) {
+		t.Helper()
+		if got := f.Crawl(1, lru.Warm, make([]mmapslab.Ref, 0, 3)); !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+	crawl() // none has begun
+	if n := f.BeginCrawl(1, lru.Warm); n != 10 {
+		t.Errorf("%d items", n)
+	}
+	crawl(items[:3]...)
+	f.Unlink(items[3], f.sizes[items[3]]) // the next one
+	f.Unlink(items[1], f.sizes[items[1]])
+	crawl(items[4:7]...)
+	f.Unlink(items[8], f.sizes[items[8]])
+	f.Unlink(items[7], f.sizes[items[7]])
+	late := f.put(1, lru.Warm, 5)
+	crawl(items[9], late)
+	crawl()
+	f.BeginCrawl(1, lru.Warm)
+	crawl(items[0], items[2], items[4])
 }
