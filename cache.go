@@ -156,6 +156,7 @@ func Open(o Options) (*Cache, error) {
 	c := &Cache{opts: o, sessions: map[*Session]bool{}, started: o.Clock.Boot(), sweepDone: make(chan struct{})}
 	c.mover.init()
 	c.fault.first = make(chan *Fault, 1)
+	c.crawler.settings.Store(&DefaultAutocrawl)
 	var file *mmapslab.File
 	verdict := restore.Verdict{Kind: restore.Cold, Reason: "no file"}
 	if o.Path != "" {
@@ -361,6 +362,8 @@ func (c *Cache) identity() mmapslab.Identity {
 // Close stops the cache clean, so that the next Open finds everything. While sessions are open or items pinned it fails and changes nothing. It
 // fails, too, when the file cannot be saved; then the cache is closed, and the next start is as after a kill. After a Fault it returns that, and saves nothing.
 func (c *Cache) Close() error {
+	c.crawler.hold(true)
+	defer c.crawler.hold(false)
 	c.StopCrawl()
 	<-c.sweepDone // a second for ten million items; stopping in between would only have the next start do it again
 	if err := c.faulted(); err != nil {
@@ -418,6 +421,8 @@ func (c *Cache) Check() []restore.Finding {
 	<-c.sweepDone
 	c.pauseKeeper(true)
 	defer c.pauseKeeper(false)
+	c.crawler.step.Lock()
+	defer c.crawler.step.Unlock()
 	c.index.HoldGrowth(true)
 	defer c.index.HoldGrowth(false)
 	c.index.FinishGrowth()

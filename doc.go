@@ -50,6 +50,10 @@
 //
 // None is taken to get an item. An arrow says what may be taken while the left one is held; nothing else is nested.
 //
+//	keeper.pause → crawler.mu          a round starts a crawl
+//	keeper.pause → crawler.step        Check keeps crawls out, too
+//	crawler.mu → Cache.mu              a crawl and its session begin together
+//	crawler.step → what is below       a crawl removes items as any session does
 //	keeper.pause → Cache.mu            a round of the keeper lists the sessions
 //	keeper.pause → everything below    a round does the work of all parts; Check keeps rounds out by it
 //	Cache.mu → reclaimer.slotMu        a session and its slot come and go together

@@ -17,8 +17,13 @@ func (c *Cache) Tick() {
 // Round does the keeper's work now.
 func (c *Cache) Round() { c.round() }
 
-// Pause keeps the keeper from working, for tests whose order it would disturb.
-func (c *Cache) Pause(pause bool) { c.pauseKeeper(pause) }
+// Pause keeps the keeper from working, and ends a crawl that it started, for tests whose order they would disturb.
+func (c *Cache) Pause(pause bool) {
+	c.pauseKeeper(pause)
+	if done := c.PutOffAutocrawl(); done != nil {
+		<-done
+	}
+}
 
 // Claim does the first step of an operation that copies the item of key: from it on touches go by way of a copy.
 func (s *Session) Claim(key []byte) {
@@ -38,6 +43,7 @@ var ParseNumber = parseNumber
 func (c *Cache) Abandon() error {
 	c.WaitSwept() // a thread of this process cannot be killed alone; processes are, in cmd/hearthd
 	c.stopKeeper()
+	c.StopCrawl()
 	return c.store.Close()
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // keeper is the cache's one background goroutine: it keeps the time, moves items between LRU segments, bumps what was noted, moves the
-// index along while it grows, and moves pages between slab classes.
+// index along while it grows, moves pages between slab classes, and starts crawls.
 type keeper struct {
 	session *Session
 	stop    chan struct{}
@@ -82,6 +82,7 @@ func (c *Cache) round() (busy bool) {
 	c.keeper.pause.Lock()
 	defer c.keeper.pause.Unlock()
 	c.tick()
+	c.autocrawl()
 	s := c.keeper.session
 	for _, other := range c.allSessions() {
 		s.Begin()

@@ -1,17 +1,13 @@
 package hearth
 
-import (
-	"time"
-
-	"hearth/mmapslab"
-)
+import "hearth/mmapslab"
 
 // EventKind names what an Event tells of.
 type EventKind uint8
 
 const (
 	EventEvicted EventKind = iota // a living item gave way to others
-	EventCrawled                  // a crawl is through with an LRU segment of a class, in which it has looked at something
+	EventCrawled                  // a crawl that started by itself was through with an LRU segment of a class, and when the next one is due is settled
 	EventMoved                    // the page mover moved a page, or gave up
 )
 
@@ -28,9 +24,12 @@ type Event struct {
 	Size    int    // bytes of the value
 
 	// EventCrawled
-	Segment             int // 0 HOT, 1 WARM, 2 COLD, 3 TEMP
-	Examined, Reclaimed uint64
-	Took                time.Duration // of the whole crawl
+	Segment             int    // 0 HOT, 1 WARM, 2 COLD, 3 TEMP
+	Examined, Reclaimed uint64 // items: living ones, dead ones
+	Took                uint32 // seconds, for this segment
+	SinceRun, NextRun   uint32 // seconds since its end, and until the next crawl of this segment
+	LowMark             uint64 // a crawl that reclaims no more items than these is not worth it
+	NextReclaims        uint64 // items that expire until it is; 0: none within the hour
 
 	// EventMoved
 	To     int  // the page's new class
@@ -58,20 +57,8 @@ func (c *Cache) observeEviction(ref mmapslab.Ref, it *mmapslab.Item, m mmapslab.
 	}
 }
 
-// crawlTally is what a crawl found in each class and segment.
-type crawlTally [mmapslab.ClassIDs][4]struct{ examined, reclaimed uint64 }
-
-func (c *Cache) observeCrawl(t *crawlTally, began time.Time) {
-	f := c.observer.Load()
-	if f == nil {
-		return
-	}
-	took := time.Since(began)
-	for class := range t {
-		for segment, n := range t[class] {
-			if n.examined > 0 {
-				(*f)(&Event{Kind: EventCrawled, Class: class, Segment: segment, Examined: n.examined, Reclaimed: n.reclaimed, Took: took})
-			}
-		}
+func (c *Cache) observeCrawl(ev *Event) {
+	if f := c.observer.Load(); f != nil {
+		(*f)(ev)
 	}
 }

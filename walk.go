@@ -33,16 +33,6 @@ const (
 // Next visits the next few living items and tells whether there may be more. s is in a section; the items are valid as Session tells.
 func (w *Walk) Next(s *Session, visit func(it *Item)) (more bool) {
 	var it Item
-	return w.next(s, func(f *found) {
-		if f.fate == alive {
-			s.view(&it, f)
-			visit(&it)
-		}
-	})
-}
-
-// next is Next for dead items too.
-func (w *Walk) next(s *Session, visit func(f *found)) (more bool) {
 	ix := s.c.index
 	if w.start(s) {
 		ix.Help(walkHelp)
@@ -57,8 +47,10 @@ func (w *Walk) next(s *Session, visit func(f *found)) (more bool) {
 		}
 		f.hash = uint64(f.item.Hash())<<32 | uint64(tag)
 		f.meta = mmapslab.Meta(s.c.store.Meta(ref).Load())
-		f.fate = s.c.fate(&f.item, f.meta, s.now)
-		visit(&f)
+		if f.fate = s.c.fate(&f.item, f.meta, s.now); f.fate == alive {
+			s.view(&it, &f)
+			visit(&it)
+		}
 		return true
 	})
 	// The range counts only if it was this table's from beginning to end.

@@ -172,14 +172,24 @@ func AppendLogConnError(dst []byte, fd int, message string) []byte {
 	return append(append(append(dst, " msg="...), message...), '\n')
 }
 
-// AppendLogCrawl appends the body of a line about a crawl of a class's LRU segment, 0 HOT to 3 TEMP. The fields between lru and elapsed are how memcached's
-// crawler settles when to start by itself.
-func AppendLogCrawl(dst []byte, class, segment int, seconds int64, examined, reclaimed uint64) []byte {
-	dst = logInt(append(dst, "type=lru_crawler"...), " crawler", int64(class))
-	dst = append(append(dst, " lru="...), [...]string{"hot", "warm", "cold", "temp"}[segment&3]...)
-	dst = logInt(append(dst, " low_mark=0 next_reclaims=0 since_run=0 next_run=0"...), " elapsed", seconds)
-	dst = logInt(dst, " examined", int64(examined))
-	return append(logInt(dst, " reclaimed", int64(reclaimed)), '\n')
+// LogCrawl is a crawl of an LRU segment that started by itself, and how it was settled when the next one does. Times are in seconds.
+type LogCrawl struct {
+	Class, Segment                             int // 0 HOT to 3 TEMP
+	LowMark, NextReclaims, Examined, Reclaimed uint64
+	SinceRun, NextRun, Elapsed                 uint32
+}
+
+// AppendLogCrawl appends the body of a line about a crawl.
+func AppendLogCrawl(dst []byte, c *LogCrawl) []byte {
+	dst = logInt(append(dst, "type=lru_crawler"...), " crawler", int64(c.Class))
+	dst = append(append(dst, " lru="...), [...]string{"hot", "warm", "cold", "temp"}[c.Segment&3]...)
+	dst = logInt(dst, " low_mark", int64(c.LowMark))
+	dst = logInt(dst, " next_reclaims", int64(c.NextReclaims))
+	dst = logInt(dst, " since_run", int64(c.SinceRun))
+	dst = logInt(dst, " next_run", int64(c.NextRun))
+	dst = logInt(dst, " elapsed", int64(c.Elapsed))
+	dst = logInt(dst, " examined", int64(c.Examined))
+	return append(logInt(dst, " reclaimed", int64(c.Reclaimed)), '\n')
 }
 
 // AppendLogMove appends the body of a line about a page that moved, or did not, from one slab class to another.

@@ -11,9 +11,9 @@ import (
 
 // Tuning is what admin commands change of background work; `stats settings` shows it.
 type Tuning struct {
-	NoCrawler      bool    // lru_crawler enable, disable (-o no_lru_crawler): refuses crawls and dumps
+	NoCrawler      bool    // lru_crawler enable, disable (-o no_lru_crawler): refuses crawls and dumps, and starts no crawls by itself
 	CrawlerSleep   int     // lru_crawler sleep: microseconds that a crawl rests after a thousand items
-	CrawlerToCrawl uint64  // lru_crawler tocrawl: items of a class that a crawl looks at; 0: all
+	CrawlerToCrawl uint64  // lru_crawler tocrawl: items of an LRU segment that a crawl looks at; 0: all
 	Automove       int     // slabs automove: 0 to 2
 	AutomoveRatio  float64 // slabs automove ratio
 	AutomoveFree   float64 // slabs automove freeratio; kept and shown only, it is for external storage
@@ -56,6 +56,7 @@ func (w *worker) admin(c *conn) {
 		t.NoCrawler = false
 	case netproto.AdminCrawlerDisable:
 		t.NoCrawler = true
+		s.autocrawl(t) // before the one that is running ends, or another could begin
 		s.cache.StopCrawl()
 	case netproto.AdminCrawlerSleep:
 		t.CrawlerSleep = int(a.A)
@@ -78,6 +79,7 @@ func (w *worker) admin(c *conn) {
 	case netproto.AdminDebugPause, netproto.AdminDebugResume, netproto.AdminDebugShift:
 		reply = w.debugTime(a)
 	}
+	s.autocrawl(t)
 	if a.Op >= netproto.AdminAutomove && a.Op <= netproto.AdminAutomoveWindow && s.automove(t) != nil {
 		reply = netproto.Error
 	}
@@ -118,6 +120,15 @@ func (s *Server) automove(t *Tuning) error {
 	return s.cache.SetAutomove(hearth.AutomoveSettings{Mode: t.Automove, Ratio: t.AutomoveRatio, Window: t.AutomoveWindow})
 }
 
+// autocrawl hands the settings of the crawler's own starts to the cache. In memcached they are the maintainer's business.
+func (s *Server) autocrawl(t *Tuning) {
+	s.cache.SetAutocrawl(hearth.AutocrawlSettings{Off: t.NoCrawler || s.o.NoLRUMaintainer, Sleep: t.crawlerSleep(), Most: t.CrawlerToCrawl})
+}
+
+func (t *Tuning) crawlerSleep() time.Duration {
+	return time.Duration(t.CrawlerSleep) * time.Microsecond
+}
+
 func (s *Server) tuneLRU(a *netproto.Admin) string {
 	l := s.cache.LRU()
 	switch a.Op {
@@ -146,7 +157,7 @@ func (s *Server) crawl(a *netproto.Admin) string {
 	case a.Classes.Hash:
 		return netproto.CrawlError
 	}
-	o := hearth.CrawlOptions{Class: a.Classes.Has, Sleep: time.Duration(s.tune.CrawlerSleep) * time.Microsecond, Most: s.tune.CrawlerToCrawl}
+	o := hearth.CrawlOptions{Class: a.Classes.Has, Sleep: s.tune.crawlerSleep(), Most: s.tune.CrawlerToCrawl}
 	if !s.cache.Crawl(o) {
 		return netproto.CrawlBusy
 	}
@@ -198,6 +209,7 @@ func (w *worker) startDump(c *conn, a *netproto.Admin) (reply string) {
 		}
 		if s.dump.CompareAndSwap(other, d) {
 			c.dump = d
+			s.cache.PutOffAutocrawl()
 			return netproto.OK
 		}
 	}

@@ -107,6 +107,7 @@ func New(cache *hearth.Cache, o Options) (*Server, error) {
 		err = s.shareUDP()
 	}
 	if err == nil {
+		s.autocrawl(&s.tune)
 		err = s.automove(&s.tune)
 	}
 	if err != nil {

@@ -334,7 +334,10 @@ func (s *Server) observe(ev *hearth.Event) {
 		s.log.emit(netproto.LogEvictions,
 			netproto.AppendLogEviction(body[:0], ev.Key, ev.Fetched, ttl(ev.Exptime, s.cache.Now(), -1), int64(ev.Age), ev.Class, ev.Size))
 	case ev.Kind == hearth.EventCrawled && s.log.watched(netproto.LogSysEvents):
-		s.log.emit(netproto.LogSysEvents, netproto.AppendLogCrawl(body[:0], ev.Class, ev.Segment, int64(ev.Took/time.Second), ev.Examined, ev.Reclaimed))
+		s.log.emit(netproto.LogSysEvents, netproto.AppendLogCrawl(body[:0], &netproto.LogCrawl{
+			Class: ev.Class, Segment: ev.Segment, LowMark: ev.LowMark, NextReclaims: ev.NextReclaims, SinceRun: ev.SinceRun, NextRun: ev.NextRun,
+			Elapsed: ev.Took, Examined: ev.Examined, Reclaimed: ev.Reclaimed,
+		}))
 	case ev.Kind == hearth.EventMoved && s.log.watched(netproto.LogSysEvents):
 		s.log.emit(netproto.LogSysEvents, netproto.AppendLogMove(body[:0], ev.Class, ev.To, !ev.Failed))
 	}

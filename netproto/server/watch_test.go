@@ -312,19 +312,20 @@ func TestWatchTellsOfEvictions(t *testing.T) {
 	}
 }
 
-func TestWatchTellsOfCrawls(t *testing.T) {
+func TestWatchTellsOfCrawlsThatStartByThemselves(t *testing.T) {
 	r := start(t)
-	w := watch(t, r.addr, "watch sysevents\r\n")
 	c := dial(t, r.addr)
-	c.ask("set a 0 0 1\r\nx\r\nset b 0 -1 1\r\nx\r\nset c 0 0 400\r\n"+strings.Repeat("x", 400)+"\r\nlru_crawler crawl all\r\n", "STORED\r\nSTORED\r\nSTORED\r\nOK\r\n")
+	c.ask("lru_crawler disable\r\nset a 0 0 1\r\nx\r\nset b 0 -1 1\r\nx\r\nset c 0 0 400\r\n"+strings.Repeat("x", 400)+"\r\n", "OK\r\nSTORED\r\nSTORED\r\nSTORED\r\n")
+	w := watch(t, r.addr, "watch sysevents\r\n")
+	c.ask("lru_crawler enable\r\n", "OK\r\n")
 	examined := 0
 	for examined < 2 { // b may be gone before the crawl comes by
 		l := w.line()
-		m := regexp.MustCompile(` type=lru_crawler crawler=\d+ lru=(hot|warm|cold) low_mark=0 next_reclaims=0 since_run=0 next_run=0 elapsed=0 examined=(\d+) reclaimed=\d+\n$`).FindStringSubmatch(l)
+		m := regexp.MustCompile(` type=lru_crawler crawler=\d+ lru=(?:hot|warm|cold) low_mark=1 next_reclaims=0 since_run=\d+ next_run=65 elapsed=\d+ examined=(\d+) reclaimed=\d+\n$`).FindStringSubmatch(l)
 		if m == nil {
 			t.Fatalf("a crawl logs %q", l)
 		}
-		n, _ := strconv.Atoi(m[2])
+		n, _ := strconv.Atoi(m[1])
 		examined += n
 	}
 }
