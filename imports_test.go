@@ -20,14 +20,15 @@ var arrows = map[string][]string{
 	"hearth/netproto/server":     {"hearth/netproto", "hearth"},
 	"hearth/cmd/hearthd":         {"hearth/netproto/server", "hearth"},
 	"hearth/tools/clients":       {},
+	"hearth/tools/mcbench":       {},
 }
 
 // owners are the packages that alone may import a dependency. The server needs unsafe for system calls that the scheduler is not told of.
 var owners = map[string][]string{
 	"unsafe":                       {"hearth/mmapslab", "hearth/netproto/server"},
 	"github.com/edsrzf/mmap-go":    {"hearth/mmapslab"},
-	"github.com/cespare/xxhash/v2": {"hearth/mmapslab"},
-	"github.com/urfave/cli/v2":     {"hearth/cmd/hearthd"},
+	"github.com/cespare/xxhash/v2": {"hearth/mmapslab", "hearth/tools/mcbench"},
+	"github.com/urfave/cli/v2":     {"hearth/cmd/hearthd", "hearth/tools/mcbench"},
 
 	"github.com/coreos/go-systemd/v22/activation": {"hearth/cmd/hearthd"},
 	"github.com/coreos/go-systemd/v22/daemon":     {"hearth/cmd/hearthd"},
