@@ -30,6 +30,10 @@ var owners = map[string][]string{
 	"github.com/cespare/xxhash/v2": {"hearth/mmapslab", "hearth/tools/mcbench"},
 	"github.com/urfave/cli/v2":     {"hearth/cmd/hearthd", "hearth/tools/mcbench"},
 
+	"golang.org/x/sys/unix": {"hearth", "hearth/mmapslab", "hearth/netproto/server", "hearth/cmd/hearthd", "hearth/tools/mcbench"},
+
+	"github.com/HdrHistogram/hdrhistogram-go": {"hearth/tools/mcbench"},
+
 	"github.com/coreos/go-systemd/v22/activation": {"hearth/cmd/hearthd"},
 	"github.com/coreos/go-systemd/v22/daemon":     {"hearth/cmd/hearthd"},
 }

@@ -16,8 +16,9 @@ import (
 
 func replayCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "replay",
-		Usage: "replay requests as a read-through cache does, and compare hit ratios",
+		Name:         "replay",
+		OnUsageError: oneLine,
+		Usage:        "replay requests as a read-through cache does, and compare hit ratios",
 		Description: "Each request is a get; a miss stores the value. Every server gets the same requests in the same order, on one connection. Of several rounds\n" +
 			"the median counts: maintainers run on their own clocks, so that two runs differ a little.",
 		Flags: []cli.Flag{

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,6 +34,19 @@ type server struct {
 // process is a running server, whoever started it; 0 is none that is known.
 type process int
 
+// running are the servers to be stopped when a signal ends mcbench.
+var running struct {
+	sync.Mutex
+	servers []*server
+}
+
+func stopAll() {
+	running.Lock() // for good: no server is started from here on
+	for _, s := range running.servers {
+		s.stop()
+	}
+}
+
 // freePort asks the system for a port of the loopback interface. Somebody else may take it before the server does; then that fails to start.
 func freePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -54,22 +68,10 @@ func startServer(line string, on cpus) (s *server, err error) {
 		return nil, err
 	}
 	s = &server{addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), done: make(chan struct{})}
-	if strings.Contains(line, "{dir}") {
-		if s.dir, err = os.MkdirTemp(memoryDir(), "mcbench"); err != nil {
-			return nil, err
-		}
-	}
-	words := strings.Fields(strings.NewReplacer("{port}", strconv.Itoa(port), "{dir}", s.dir).Replace(line))
-	s.name, s.cmd = filepath.Base(words[0]), exec.Command(words[0], words[1:]...)
-	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	// Who ends mcbench the hard way leaves no server behind. The signal comes when the thread ends that started the server: Go's live as long as the process.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := on.start(s.cmd); err != nil {
+	if err := s.launch(line, port, on); err != nil {
 		os.RemoveAll(s.dir)
 		return nil, fmt.Errorf("mcbench: server %q: %w", line, err)
 	}
-	s.process = process(s.cmd.Process.Pid)
-	go func() { s.cmd.Wait(); close(s.done) }()
 	for deadline := time.Now().Add(startTimeout); ; {
 		select {
 		case <-s.done:
@@ -89,6 +91,29 @@ func startServer(line string, on cpus) (s *server, err error) {
 			return nil, fmt.Errorf("mcbench: server %q does not answer at %s", line, s.addr)
 		}
 	}
+}
+
+// launch starts the program and notes it for stopAll.
+func (s *server) launch(line string, port int, on cpus) (err error) {
+	running.Lock()
+	defer running.Unlock()
+	if strings.Contains(line, "{dir}") {
+		if s.dir, err = os.MkdirTemp(memoryDir(), "mcbench"); err != nil {
+			return err
+		}
+	}
+	words := strings.Fields(strings.NewReplacer("{port}", strconv.Itoa(port), "{dir}", s.dir).Replace(line))
+	s.name, s.cmd = filepath.Base(words[0]), exec.Command(words[0], words[1:]...)
+	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
+	// Who ends mcbench the hard way leaves no server behind. The signal comes when the thread ends that started the server: Go's live as long as the process.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := on.start(s.cmd); err != nil {
+		return err
+	}
+	s.process = process(s.cmd.Process.Pid)
+	running.servers = append(running.servers, s)
+	go func() { s.cmd.Wait(); close(s.done) }()
+	return nil
 }
 
 // memoryDir is where files cost no disk.
