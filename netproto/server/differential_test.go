@@ -185,7 +185,7 @@ func differ(t *testing.T, seed uint64, n int) {
 	}
 	addr := startServer(t)
 	g := lines{rand.New(rand.NewPCG(seed, 0))}
-	reasons, skipped, unexplained := map[string]int{}, 0, 0
+	reasons, skipped, unexplained, parted := map[string]int{}, 0, 0, false
 	ours, theirs := newEndpoint(t, addr), newEndpoint(t, oracle)
 	for done := 0; done < n; {
 		requests := make([]string, 0, 60)
@@ -197,13 +197,14 @@ func differ(t *testing.T, seed uint64, n int) {
 			}
 			requests = append(requests, r)
 		}
-		if done%6000 == 0 { // CAS ids are compared by their order; start afresh so that one slip does not follow on for ever
+		if parted || done%6000 == 0 { // CAS ids are compared by their order; start afresh so that one slip does not follow on for ever
 			for _, e := range []*endpoint{ours, theirs} {
 				io.WriteString(e, "flush_all\r\n")
 				e.ask(t, g, []string{"mn\r\n"})
 				e.m = masker{numbers: map[string]int{}, last: map[string]string{}}
 			}
 		}
+		parted = false
 		split := g.Uint64()
 		got := ours.ask(t, lines{rand.New(rand.NewPCG(split, 1))}, requests)
 		want := theirs.ask(t, lines{rand.New(rand.NewPCG(split, 2))}, requests)
@@ -214,6 +215,13 @@ func differ(t *testing.T, seed uint64, n int) {
 			if plainKeys(got[i]) == plainKeys(want[i]) {
 				reasons["1.6.18 forgets that a key is binary when append or incr make a new item"]++
 				continue
+			}
+			if counts.MatchString(r) && strings.Contains(want[i], "non-numeric") && !strings.Contains(got[i], "non-numeric") {
+				// It does so by what lies in the memory behind, so it cannot be told in advance. From here on the two hold different values.
+				if reasons[minusBehind]++; reasons[minusBehind] <= 5 {
+					parted = true
+					break
+				}
 			}
 			if why := whyOther(r, got[i], want[i]); why != "" {
 				reasons[why]++
@@ -227,6 +235,11 @@ func differ(t *testing.T, seed uint64, n int) {
 	}
 	t.Logf("seed %d: %d requests, %d differences without a reason, %d not sent because the servers would part; with a reason: %v", seed, n, unexplained, skipped, reasons)
 }
+
+// minusBehind is rare: the memory behind a value seldom has a minus sign.
+const minusBehind = "1.6.18 looks for a minus sign behind the end of a value of 2^63 or more"
+
+var counts = regexp.MustCompile(`^(incr|decr|ma) `)
 
 var plainKeys = strings.NewReplacer(" kYQ== b", " ka", " kYmI= b", " kbb", " kbm4= b", " knn").Replace
 
