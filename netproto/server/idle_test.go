@@ -69,7 +69,7 @@ func TestIdleUnixConnectionsAndServersWithoutTheOptionCloseNothing(t *testing.T)
 		r := start(t, opt)
 		c := dial(t, r.addr)
 		c.ask("get a\r\n", "END\r\n")
-		r.seconds(100000)
+		r.seconds(1000)
 		c.ask("get a\r\n", "END\r\n")
 	}
 	if _, shown := dial(t, startServer(t)).stats("")["idle_kicks"]; shown {

@@ -610,6 +610,9 @@ func TestAClientThatNeverReadsCostsABoundedAmount(t *testing.T) {
 // A reply that is encrypted but not out is as pending as one that is not encrypted. How much the sockets hold differs from one connection to the
 // next, so several stop just before and behind that.
 func TestCiphertextWaitsForTheSocket(t *testing.T) {
+	if raceEnabled {
+		t.Skip("encrypts megabytes, which takes minutes under the race detector")
+	}
 	r := start(t, withTLS(t, server.TLSOptions{}))
 	const size = 15000 // a reply is encrypted at once
 	reply := fmt.Sprintf("VALUE k 0 %d\r\n%s\r\nEND\r\n", size, pattern(size, 1))
