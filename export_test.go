@@ -47,12 +47,13 @@ func (c *Cache) Abandon() error {
 	return c.store.Close()
 }
 
-// FitIndex does what the keeper does once in a while, at the given time, and returns when the index has stopped moving.
+// FitIndex does what the keeper does once in a while, at the given time, and returns when the index has stopped moving and the old table's memory
+// is back, which waits for the sections that are open.
 func (c *Cache) FitIndex(now time.Time) {
 	c.pauseKeeper(true)
 	c.fitIndex(now)
 	c.pauseKeeper(false)
-	for c.Stats().HashIsExpanding {
+	for st := c.index.Stats(); st.Growing || st.Draining; st = c.index.Stats() {
 		c.Round()
 	}
 }
