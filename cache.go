@@ -14,6 +14,7 @@ import (
 	"hearth/index"
 	"hearth/lru"
 	"hearth/mmapslab"
+	"hearth/mmapslab/fault"
 	"hearth/restore"
 )
 
@@ -143,7 +144,7 @@ func (o Options) ChunkSizes() []int {
 }
 
 // firstBuckets is the size of a new index: memcached's 2^16 pointers.
-const firstBuckets = 1 << 16 / 8
+var firstBuckets uint32 = 1 << 16 / 8 // tests make it smaller
 
 // Open opens the cache in o.Path, warm if it can be, or makes a new one. It fails for options it cannot take (ErrOption), for a file that another
 // process holds (mmapslab.ErrLocked) and for what the system refuses; a file that cannot be used is no error but a cold start, whose reason is logged.
@@ -152,17 +153,34 @@ func Open(o Options) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	began := time.Now()
-	c := &Cache{opts: o, sessions: map[*Session]bool{}, started: o.Clock.Boot(), sweepDone: make(chan struct{})}
-	c.mover.init()
-	c.fault.first = make(chan *Fault, 1)
-	c.crawler.settings.Store(&DefaultAutocrawl)
 	var file *mmapslab.File
-	verdict := restore.Verdict{Kind: restore.Cold, Reason: "no file"}
 	if o.Path != "" {
 		if file, err = mmapslab.OpenFile(o.Path, o.LockWait); err != nil {
 			return nil, fmt.Errorf("hearth: %w", err)
 		}
+	}
+	c, err := open(o, file)
+	if err != nil {
+		return nil, err
+	}
+	c.startKeeper()
+	if c.sweeper.Load() != nil {
+		go c.sweep()
+	} else {
+		close(c.sweepDone)
+	}
+	return c, nil
+}
+
+// open is Open with complete options and the file, nil for none, without the background work.
+func open(o Options, file *mmapslab.File) (c *Cache, err error) {
+	began := time.Now()
+	c = &Cache{opts: o, sessions: map[*Session]bool{}, started: o.Clock.Boot(), sweepDone: make(chan struct{})}
+	c.mover.init()
+	c.fault.first = make(chan *Fault, 1)
+	c.crawler.settings.Store(&DefaultAutocrawl)
+	verdict := restore.Verdict{Kind: restore.Cold, Reason: "no file"}
+	if file != nil {
 		here := restore.Here{BootID: o.Clock.BootID(), SinceBoot: int64(c.started)}
 		verdict = restore.Judge(file, int(o.MemoryLimit/mmapslab.PageSize), here)
 	}
@@ -187,12 +205,6 @@ func Open(o Options) (*Cache, error) {
 	if err := c.store.HugePages(); err != nil {
 		o.Logger.Warn("no huge pages", "err", err)
 	}
-	c.startKeeper()
-	if c.sweeper.Load() != nil {
-		go c.sweep()
-	} else {
-		close(c.sweepDone)
-	}
 	return c, nil
 }
 
@@ -215,6 +227,7 @@ func (c *Cache) create(file *mmapslab.File) (err error) {
 		return err
 	}
 	region, options := c.indexParts()
+	fault.Point("hearth.create.stored")
 	if c.index, err = index.Create(c.store.Arena(), region, (*items)(c), options, firstBuckets); err != nil {
 		return err
 	}
@@ -238,12 +251,14 @@ func (c *Cache) attach(file *mmapslab.File, v restore.Verdict) (restore.Verdict,
 	}
 	// From here on the file is changed, so it must not look clean any more.
 	err = c.run()
+	fault.Point("hearth.attach.running")
 	if err == nil {
 		if v.Kind == restore.Unclean {
 			store.TakeBack()
 		}
 		region, options := c.indexParts()
 		c.index, err = index.Attach(store.Arena(), region, (*items)(c), options)
+		fault.Point("hearth.attach.indexed")
 	}
 	if err == nil {
 		v, err = c.rebuild(v, &super, damaged)
@@ -272,6 +287,7 @@ func (c *Cache) rebuild(v restore.Verdict, was *mmapslab.Superblock, damaged []u
 	default:
 		cp, err := c.store.ReadCheckpoint()
 		if err == nil {
+			fault.Point("hearth.attach.checkpoint")
 			c.order.Load(cp)
 			c.index.SetLen(int64(cp.Items))
 			return v, nil
@@ -279,7 +295,9 @@ func (c *Cache) rebuild(v restore.Verdict, was *mmapslab.Superblock, damaged []u
 		why = err.Error()
 	}
 	began := time.Now()
+	fault.Point("hearth.attach.sweeping")
 	swept, err := restore.Sweep(c.parts(), damaged, excess)
+	fault.Point("hearth.attach.swept")
 	if err != nil {
 		return v, err
 	}
@@ -396,7 +414,9 @@ func (c *Cache) Close() error {
 	began := time.Now()
 	c.recl.collect()
 	items := c.index.Len()
+	fault.Point("hearth.close.drained")
 	err := c.save()
+	fault.Point("hearth.close.saved")
 	err = errors.Join(err, c.store.Close())
 	c.opts.Logger.Info("cache closed", "file", c.opts.Path, "items", items, "took", time.Since(began), "error", err)
 	return err
@@ -404,7 +424,7 @@ func (c *Cache) Close() error {
 
 // save writes the checkpoint and marks the file as clean.
 func (c *Cache) save() error {
-	if c.opts.Path == "" {
+	if c.store.Anonymous() {
 		return nil
 	}
 	cp := &mmapslab.Checkpoint{Items: uint64(c.index.Len())}
@@ -412,6 +432,7 @@ func (c *Cache) save() error {
 	if err := c.store.WriteCheckpoint(cp); err != nil {
 		return err
 	}
+	fault.Point("hearth.close.checkpoint")
 	c.store.Edit(func(sb *mmapslab.Superblock) { sb.Stopped = c.opts.Clock.Wall() })
 	return c.store.MarkClean(c.identity())
 }

@@ -23,6 +23,9 @@ type File struct {
 	f    *os.File
 	path string
 
+	heap  bool   // there is no f: see HeapFile
+	arena *Arena // of a file on the heap
+
 	// Super is the newest valid superblock; nil when there is none, and Reason tells why.
 	Super  *Superblock
 	Reason string
@@ -32,6 +35,17 @@ type File struct {
 	Device, Inode, MountID uint64
 	// OnDisk is false for tmpfs and its like, whose contents cannot outlive a boot.
 	OnDisk bool
+}
+
+// HeapFile returns a file on the Go heap, as if it had just been opened: for tests that look at restarts with the race detector, or at what single stores
+// leave. arena is the memory of a store that was in such a file before; nil: the file is new.
+func HeapFile(arena *Arena) *File {
+	file := &File{path: "the heap", heap: true, arena: arena, Reason: "the file is new"}
+	if arena != nil {
+		file.Size = arena.Size()
+		file.readSuper(arena.mem[:min(superblockB+superblockSize, len(arena.mem))])
+	}
+	return file
 }
 
 // OpenFile opens or makes the file with mode 0600, locks it, and reads its superblocks. It changes no byte of an existing file. When another
@@ -135,8 +149,15 @@ func (file *File) look() error {
 	if err != nil && err != io.EOF {
 		return fmt.Errorf("mmapslab: open %s: %w", file.path, err)
 	}
+	file.readSuper(buf[:n])
+	return nil
+}
+
+// readSuper picks the superblock that counts, from the beginning of the file.
+func (file *File) readSuper(buf []byte) {
+	file.Reason = ""
 	for _, at := range []int{superblockA, superblockB} {
-		sb, why := decodeSuperblock(buf[min(at, n):min(at+superblockSize, n)])
+		sb, why := decodeSuperblock(buf[min(at, len(buf)):min(at+superblockSize, len(buf))])
 		switch {
 		case sb == nil && file.Super == nil:
 			if file.Reason == "" {
@@ -149,7 +170,6 @@ func (file *File) look() error {
 			file.Super = sb
 		}
 	}
-	return nil
 }
 
 // LastCAS returns the highest CAS that the file remembers, 0 if it is unreadable. A cold start goes on from there.
@@ -157,6 +177,9 @@ func (file *File) LastCAS() uint64 {
 	var b [8]byte
 	if file.Super == nil || file.Super.Version != Version {
 		return 0
+	}
+	if file.heap {
+		return file.arena.Word(wordCAS).Load()
 	}
 	if _, err := file.f.ReadAt(b[:], wordCAS); err != nil {
 		return 0
@@ -168,13 +191,24 @@ func (file *File) LastCAS() uint64 {
 func (file *File) Path() string { return file.path }
 
 // Close gives the lock and the file up.
-func (file *File) Close() error { return file.f.Close() }
+func (file *File) Close() error {
+	if file.heap {
+		return nil
+	}
+	return file.f.Close()
+}
 
 // Chown gives the file to a user and group, for a server that drops root and must open it again later.
 func (file *File) Chown(uid, gid int) error { return file.f.Chown(uid, gid) }
 
 // mapFile maps the file with room to grow: the mapping is as long as the layout, the file need not be.
 func (file *File) mapFile(length int64) (*Arena, error) {
+	if file.heap {
+		if file.arena == nil || file.arena.Size() != length {
+			file.arena = NewHeapArena(length)
+		}
+		return file.arena, nil
+	}
 	m, err := mmap.MapRegion(file.f, int(length), mmap.RDWR, 0, 0)
 	if err != nil {
 		return nil, fmt.Errorf("mmapslab: map %s: %w", file.path, err)
@@ -199,7 +233,7 @@ func (s *Store) back(off, n int64) error {
 	if s.hugePages && s.noHugePages == nil {
 		s.populate(off, n) // fallocate on a tmpfs knows of no advice: it would take small pages
 	}
-	if s.file != nil {
+	if s.file != nil && !s.file.heap {
 		for {
 			err := unix.Fallocate(int(s.file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
 			if err == unix.EINTR {
@@ -227,7 +261,7 @@ func (s *Store) populate(off, n int64) {
 // Discard zeroes [off, off+n) and gives its memory back. Both must be multiples of 4096.
 func (s *Store) Discard(off, n int64) error {
 	switch {
-	case s.file != nil:
+	case s.file != nil && !s.file.heap:
 		if err := unix.Fallocate(int(s.file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE|unix.FALLOC_FL_PUNCH_HOLE, off, n); err != nil {
 			return fmt.Errorf("mmapslab: punch %d bytes at %d of %s: %w", n, off, s.file.path, err)
 		}
