@@ -8,10 +8,13 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/edsrzf/mmap-go"
 	"golang.org/x/sys/unix"
+
+	"hearth/mmapslab/fault"
 )
 
 // ErrLocked is returned by OpenFile when another process holds the file.
@@ -35,6 +38,10 @@ type File struct {
 	Device, Inode, MountID uint64
 	// OnDisk is false for tmpfs and its like, whose contents cannot outlive a boot.
 	OnDisk bool
+	// LastSecond is the cache's time when the last process wrote it, once a second; 0 when there is no superblock.
+	LastSecond uint64
+	// Note is the beginning of what is behind the end of the layout: see OpenNotes. Empty: nothing.
+	Note string
 }
 
 // HeapFile returns a file on the Go heap, as if it had just been opened: for tests that look at restarts with the race detector, or at what single stores
@@ -170,21 +177,74 @@ func (file *File) readSuper(buf []byte) {
 			file.Super = sb
 		}
 	}
+	if file.Super != nil && file.Super.Version == Version && file.Super.Layout.Valid() {
+		file.LastSecond = file.word(wordClock)
+		const noteMost = 4096
+		file.Note = strings.Trim(string(file.read(int64(file.Super.Layout.End), noteMost)), "\x00")
+	}
+}
+
+// read returns up to n bytes at an offset: fewer where the file ends.
+func (file *File) read(at int64, n int) []byte {
+	buf := make([]byte, n)
+	if file.heap {
+		return buf[:copy(buf, file.arena.mem[min(at, file.arena.Size()):])]
+	}
+	n, _ = file.f.ReadAt(buf, at)
+	return buf[:n]
+}
+
+// word reads one of the live words, 0 if it cannot.
+func (file *File) word(at int64) uint64 {
+	if b := file.read(at, 8); len(b) == 8 {
+		return binary.NativeEndian.Uint64(b)
+	}
+	return 0
+}
+
+// OpenNotes opens the file a second time, to append to it: what is written there lands behind the end of the layout, where it is in nobody's way, and the next
+// OpenFile returns it as Note. It is for the last words of a dying process, which the Go runtime writes by itself to where debug.SetCrashOutput says. Appending,
+// rather than writing at the layout's end: a file that was cut off stays one.
+func (file *File) OpenNotes() (*os.File, error) {
+	// By descriptor: the file at the path may be another one by now.
+	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", file.f.Fd()), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return nil, fmt.Errorf("mmapslab: open %s for notes: %w", file.path, err)
+	}
+	return f, nil
+}
+
+// TakeNote removes the note and, when it tells of a fault of the dead process's own, counts that in the superblocks, whose state stays as it is. It is done before anything
+// else, so that a process that dies while it attaches is counted, however soon. The note goes first: a kill in between loses a count, and makes none up.
+func (file *File) TakeNote(ownFault bool) error {
+	if file.Note == "" {
+		return nil
+	}
+	if err := file.f.Truncate(int64(file.Super.Layout.End)); err != nil {
+		return fmt.Errorf("mmapslab: set size of %s to %d: %w", file.path, file.Super.Layout.End, err)
+	}
+	file.Size = int64(file.Super.Layout.End)
+	if !ownFault {
+		return nil
+	}
+	fault.Point("mmapslab.note.taken")
+	file.Super.OwnFaults++
+	file.Super.Sequence++
+	buf := file.Super.encode()
+	for _, at := range []int64{superblockB, superblockA} {
+		if _, err := file.f.WriteAt(buf, at); err != nil {
+			return fmt.Errorf("mmapslab: write superblock of %s: %w", file.path, err)
+		}
+	}
+	return nil
 }
 
 // LastCAS returns the highest CAS that the file remembers, 0 if it is unreadable. A cold start goes on from there.
 func (file *File) LastCAS() uint64 {
-	var b [8]byte
 	if file.Super == nil || file.Super.Version != Version {
 		return 0
 	}
-	if file.heap {
-		return file.arena.Word(wordCAS).Load()
-	}
-	if _, err := file.f.ReadAt(b[:], wordCAS); err != nil {
-		return 0
-	}
-	return binary.NativeEndian.Uint64(b[:])
+	return file.word(wordCAS)
 }
 
 // Path returns the path the file was opened by.
@@ -282,5 +342,6 @@ func (s *Store) sync(off, n int64) error {
 	if err := unix.Msync(s.arena.mem[off:off+n], unix.MS_SYNC); err != nil {
 		return fmt.Errorf("mmapslab: sync %s: %w", s.file.path, err)
 	}
+	fault.Point("mmapslab.synced")
 	return nil
 }

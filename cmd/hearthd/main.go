@@ -66,7 +66,7 @@ func serve(c *config) error {
 			return fail(1, "%v", err)
 		}
 	}
-	c.cache.Logger, c.server.Logger = log, log
+	c.cache.Logger, c.server.Logger, c.cache.NoteCrashes = log, log, true
 	cache, err := hearth.Open(c.cache)
 	if errors.Is(err, hearth.ErrOption) {
 		return fail(exUsage, "%v", err)
@@ -92,6 +92,7 @@ func serve(c *config) error {
 	context.AfterFunc(ctx, stopping)
 	err = srv.Serve(ctx)
 	if fault := (*server.FaultError)(nil); errors.As(err, &fault) {
+		cache.NoteFault(fault)
 		return fail(exSoftware, "%v", err) // the file is not closed: what it says about itself is still true, and a clean mark would not be
 	}
 	stopping()

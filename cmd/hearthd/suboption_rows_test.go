@@ -170,6 +170,10 @@ func suboptionRows() []suboptionRow {
 		{name: "slab_chunk_max", value: "256", shows: "slab_chunk_max 262144", refused: map[string]string{"x": "could not parse argument to slab_chunk_max", "0": "could not parse argument to slab_chunk_max"}},
 		{name: "track_sizes", shows: "track_sizes yes", works: answers("stats sizes\r\n", "STAT 64 1\r\nEND\r\n")},
 		{name: "debugtime", works: answers("debugtime 5\r\n", "OK\r\n")},
+		{name: "warm_max_down", value: "3600", refused: map[string]string{
+			"0": `warm_max_down must be a number of seconds above 0, found "0"`, "x": `warm_max_down must be a number of seconds above 0, found "x"`}},
+		{name: "warm_after_power_loss", value: "verify", refused: map[string]string{
+			"": `warm_after_power_loss must be no or verify, found ""`, "yes": `warm_after_power_loss must be no or verify, found "yes"`}},
 		{name: "modern"},
 		{name: "no_modern", shows: "slab_chunk_max 1048576, slab_automove 0, maxconns_fast no, lru_segmented no, lru_maintainer_thread no, lru_crawler no, hash_algorithm jenkins, slab_reassign no"},
 		{name: "no_chunked_items", shows: "slab_chunk_max 1048576"},

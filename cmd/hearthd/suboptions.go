@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 )
 
 // suboption is a row of the -o table. set gets the value; without one ("-o name") it is not called when missing holds a complaint.
@@ -96,6 +97,23 @@ var suboptionTable = []suboption{
 		}
 		return nil
 	}, "internal algorithm history window, in seconds (default: 10)"},
+
+	// What is worth keeping at a start; memcached has none of these.
+	{"warm_max_down", argument, func(s *settings, v string) error {
+		n, ok := safeStrtoul(v)
+		if !ok || n == 0 {
+			return fail(1, "warm_max_down must be a number of seconds above 0, found \"%s\"", v)
+		}
+		s.cache.MaxDown = time.Duration(n) * time.Second
+		return nil
+	}, "start cold if nobody served the file for more seconds\n(default: no limit)"},
+	{"warm_after_power_loss", argument, func(s *settings, v string) error {
+		if v != "no" && v != "verify" {
+			return fail(1, "warm_after_power_loss must be no or verify, found \"%s\"", v)
+		}
+		s.cache.WarmAfterPowerLoss = v == "verify"
+		return nil
+	}, "what to do with a file that was not closed before the machine\nwent down: no: start cold; verify: keep what has a right\nchecksum, which may be old (default: no)"},
 
 	{"watcher_logbuf_size", argument, logBuffer("watcher_logbuf_size", func(s *settings, size int) { s.server.WatcherLogSize = size }),
 		"room in kilobytes for lines that wait for a watcher (default: 256)"},
