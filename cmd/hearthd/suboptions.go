@@ -125,6 +125,19 @@ var suboptionTable = []suboption{
 		return nil
 	}, "attributes an ID to a socket for ip filtering/firewalls (SO_MARK)"},
 
+	// What memcached has not: the HTTP side.
+	{"http_listen", argument, func(s *settings, v string) error {
+		s.site.Listen = v
+		if _, err := s.site.Address(); err != nil {
+			return fail(1, "hearthd: -o %v", err)
+		}
+		return nil
+	}, "serve /metrics, /healthz, /readyz and a live page over HTTP at\n[ADDRESS]:PORT; of the loopback if no address is told,\n* for any (default: off)"},
+	{"http_host", argument, func(s *settings, v string) error { s.site.Hosts = append(s.site.Hosts, v); return nil },
+		"a further name that http_listen is called by, * for any;\nmay be given more than once"},
+	{"http_pprof", "", func(s *settings, _ string) error { s.site.Profiles = true; return nil },
+		"serve /debug/pprof there too (default: off)"},
+
 	// For tests: the command debugtime, which debug builds of memcached have.
 	{"debugtime", "", func(s *settings, _ string) error { s.debugTime = true; return nil }, hidden},
 
