@@ -1,13 +1,10 @@
 package hearth
 
 import (
-	"bytes"
-	"encoding/hex"
-	"os"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"hearth/restore"
 )
 
 // systemClock is the machine's.
@@ -15,26 +12,9 @@ type systemClock struct{}
 
 func (systemClock) Wall() int64 { return time.Now().Unix() }
 
-func (systemClock) Boot() time.Duration {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
-		return 0 // it has been there since Linux 2.6.39
-	}
-	return time.Duration(ts.Nano())
-}
+func (systemClock) Boot() time.Duration { return restore.SinceBoot() }
 
-// bootID is random where the kernel does not tell: such a machine starts cold each time.
-var bootID = sync.OnceValue(func() (id [16]byte) {
-	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err == nil {
-		if b, err := hex.DecodeString(string(bytes.ReplaceAll(bytes.TrimSpace(text), []byte("-"), nil))); err == nil && len(b) == len(id) {
-			return [16]byte(b)
-		}
-	}
-	return [16]byte(randomBytes(len(id)))
-})
-
-func (systemClock) BootID() [16]byte { return bootID() }
+func (systemClock) BootID() [16]byte { return restore.BootID() }
 
 // DebugClock is a clock that whoever tests a running server stops and shifts. It is for Options.Clock, of a cache without a file: a file would remember
 // a time that never was.

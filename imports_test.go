@@ -18,10 +18,10 @@ var arrows = map[string][]string{
 	"hearth":                     {"hearth/restore", "hearth/index", "hearth/lru", "hearth/mmapslab"},
 	"hearth/netproto":            {},
 	"hearth/netproto/server":     {"hearth/netproto", "hearth"},
-	"hearth/cmd/hearthd/web":     {},
-	"hearth/cmd/hearthd":         {"hearth/cmd/hearthd/web", "hearth/netproto/server", "hearth"},
+	"hearth/cmd/hearthd":         {"hearth/netproto/server", "hearth"},
 	"hearth/tools/clients":       {},
 	"hearth/tools/mcbench":       {},
+	"hearth/tools/slabctl":       {"hearth/restore", "hearth/lru", "hearth/mmapslab"},
 }
 
 // owners are the packages that alone may import a dependency. The server needs unsafe for system calls that the scheduler is not told of.
@@ -29,21 +29,17 @@ var owners = map[string][]string{
 	"unsafe":                       {"hearth/mmapslab", "hearth/netproto/server"},
 	"github.com/edsrzf/mmap-go":    {"hearth/mmapslab"},
 	"github.com/cespare/xxhash/v2": {"hearth/mmapslab", "hearth/tools/mcbench"},
-	"github.com/urfave/cli/v2":     {"hearth/cmd/hearthd", "hearth/tools/mcbench"},
+	"github.com/urfave/cli/v2":     {"hearth/cmd/hearthd", "hearth/tools/mcbench", "hearth/tools/slabctl"},
 
-	"golang.org/x/sys/unix": {"hearth", "hearth/mmapslab", "hearth/netproto/server", "hearth/cmd/hearthd", "hearth/tools/mcbench"},
+	"golang.org/x/sys/unix": {"hearth", "hearth/mmapslab", "hearth/restore", "hearth/netproto/server", "hearth/cmd/hearthd", "hearth/tools/mcbench"},
 
 	"github.com/HdrHistogram/hdrhistogram-go": {"hearth/tools/mcbench"},
+	"github.com/schollz/progressbar/v3":       {"hearth/tools/slabctl"},
+	"golang.org/x/term":                       {"hearth/tools/slabctl"},
+	"golang.org/x/time/rate":                  {"hearth/tools/slabctl"},
 
 	"github.com/coreos/go-systemd/v22/activation": {"hearth/cmd/hearthd"},
 	"github.com/coreos/go-systemd/v22/daemon":     {"hearth/cmd/hearthd"},
-
-	"github.com/prometheus/client_golang/prometheus":            {"hearth/cmd/hearthd/web"},
-	"github.com/prometheus/client_golang/prometheus/collectors": {"hearth/cmd/hearthd/web"},
-	"github.com/prometheus/client_golang/prometheus/promhttp":   {"hearth/cmd/hearthd/web"},
-
-	"golang.org/x/net/netutil": {"hearth/cmd/hearthd/web"},
-	"golang.org/x/time/rate":   {"hearth/cmd/hearthd/web"},
 }
 
 func TestPackagesImportOnlyWhatStandsBelowThem(t *testing.T) {

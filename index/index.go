@@ -87,7 +87,7 @@ type Index struct {
 	region Region
 	items  Items
 	opt    Options
-	state  []mmapslab.Word // the three State words
+	state  []atomic.Uint64 // the three State words
 
 	view atomic.Pointer[view]
 
@@ -110,16 +110,16 @@ type stripe struct {
 type table struct {
 	half    int
 	buckets uint32
-	words   []mmapslab.Word
+	words   []atomic.Uint64
 }
 
 // window is the slots a key may be in: at(0) to at(7) are its home bucket, then come its neighbour and the other pair.
 type window struct {
-	words  []mmapslab.Word
+	words  []atomic.Uint64
 	bucket [windowBuckets]uint32
 }
 
-func (w *window) at(i int) *mmapslab.Word {
+func (w *window) at(i int) *atomic.Uint64 {
 	return &w.words[uint64(w.bucket[uint(i)/bucketWords%windowBuckets])*bucketWords+uint64(i)%bucketWords]
 }
 
@@ -205,16 +205,9 @@ func Attach(a *mmapslab.Arena, r Region, items Items, o Options) (*Index, error)
 	}
 	// Each word is read once and used only after it was judged.
 	s, n := x.state[0].Load(), [2]uint64{x.state[1].Load(), x.state[2].Load()}
-	half, growing := int(s&1), s&2 != 0
-	fits := uint64(r.maxFit())
-	if s != stateWord(half, growing) {
-		return nil, fmt.Errorf("%w: state %#x, want %#x with flags 3", ErrCorrupt, s, stateWord(0, false))
-	}
-	if n[half] < minBuckets || n[half] > fits || n[1-half] > fits || (n[0]|n[1])%2 != 0 {
-		return nil, fmt.Errorf("%w: %d and %d buckets, half %d in use, want even numbers up to %d and at least %d there", ErrCorrupt, n[0], n[1], half, fits, minBuckets)
-	}
-	if growing && n[1-half] < minBuckets {
-		return nil, fmt.Errorf("%w: growing from %d to %d buckets, want at least %d", ErrCorrupt, n[half], n[1-half], minBuckets)
+	half, growing, err := r.judge(s, n)
+	if err != nil {
+		return nil, err
 	}
 	v := &view{cur: x.table(half, uint32(n[half])), spare: &spare{}}
 	if growing {

@@ -44,6 +44,8 @@ type Store struct {
 	classes [ClassIDs]class
 	largest int // the class id with the largest chunks
 
+	readOnly bool // see Inspect
+
 	hugePages   bool  // are asked for
 	noHugePages error // see HugePages
 
@@ -84,18 +86,14 @@ func Create(file *File, cfg Config, id Identity, lastCAS, seed uint64) (*Store, 
 		return nil, err
 	}
 	room := uint32(min(max(8*cfg.Pages, 1024), MaxPages))
-	if file == nil || file.heap {
+	if file == nil {
 		room = uint32(min(cfg.Pages+ClassIDs, MaxPages)) // there is no restart with another limit
-		if !cfg.Heap && file == nil {
+		if !cfg.Heap {
 			room = max(room, uint32(min(8*cfg.Pages, MaxPages))) // address space for SetLimit
 		}
 	}
 	s.layout = layoutFor(room, uint32(cfg.ChunkSizes[0]))
-	switch {
-	case file == nil:
-	case file.heap && file.Super != nil:
-		file.arena = nil // zeroing it would touch all of it
-	case !file.heap:
+	if file != nil {
 		// Cutting the file off first gives the old contents' memory back and leaves zeros.
 		for _, size := range []int64{0, int64(s.layout.End)} {
 			if err := file.f.Truncate(size); err != nil {
@@ -236,7 +234,7 @@ func (s *Store) prepare(cfg Config) error {
 // pagesOffset returns the offset of a page.
 func (l *Layout) pagesOffset(page uint32) int64 { return int64(l.Pages) + int64(page-1)*PageSize }
 
-func (s *Store) descriptor(page uint32) *Word {
+func (s *Store) descriptor(page uint32) *atomic.Uint64 {
 	return s.arena.Word(pageTable + int64(page)*descriptorSize)
 }
 
@@ -262,10 +260,10 @@ func (s *Store) HashSeed() uint64 { return s.super.HashSeed }
 func (s *Store) NextCAS() uint64 { return s.arena.Word(wordCAS).Add(1) }
 
 // FlushWord is the flush state: epoch in the high half; in the low half the second from which epoch+1 counts, 0 for none.
-func (s *Store) FlushWord() *Word { return s.arena.Word(wordFlush) }
+func (s *Store) FlushWord() *atomic.Uint64 { return s.arena.Word(wordFlush) }
 
 // ClockWord holds the cache's time in seconds, for the next start after a kill.
-func (s *Store) ClockWord() *Word { return s.arena.Word(wordClock) }
+func (s *Store) ClockWord() *atomic.Uint64 { return s.arena.Word(wordClock) }
 
 // SetState writes both superblocks with another state. Running is made durable before it returns when the file is on a disk, since the first
 // change may follow. The copies are written one after the other, so a crash in between leaves the old state or the new one.
@@ -289,9 +287,6 @@ func (s *Store) SetState(state State, id Identity) error {
 	}
 	return nil
 }
-
-// Anonymous tells whether there is no file: nothing outlives the store.
-func (s *Store) Anonymous() bool { return s.file == nil }
 
 // Edit changes the superblock's counters; they are written by the next SetState.
 func (s *Store) Edit(change func(sb *Superblock)) { change(&s.super) }
@@ -693,13 +688,9 @@ func (s *Store) WriteCheckpoint(cp *Checkpoint) error {
 // ReadCheckpoint takes the store's own part up and returns the rest. It fails with ErrCorrupt when the checkpoint does not validate, and when it was
 // written under another class table; then nothing is changed.
 func (s *Store) ReadCheckpoint() (*Checkpoint, error) {
-	buf := s.arena.Bytes(checkpointArea, checkpointLen+4)
-	if got, want := binary.LittleEndian.Uint32(buf[checkpointLen:]), crc32.Checksum(buf[:checkpointLen], castagnoli); got != want {
-		return nil, fmt.Errorf("mmapslab: checkpoint: %w: checksum %08x, want %08x", ErrCorrupt, got, want)
-	}
-	cp := new(Checkpoint)
-	if _, err := binary.Decode(buf, binary.LittleEndian, cp); err != nil {
-		return nil, fmt.Errorf("mmapslab: checkpoint: %w", err)
+	cp, err := decodeCheckpoint(s.arena.Bytes(checkpointArea, checkpointLen+4))
+	if err != nil {
+		return nil, err
 	}
 	// All or nothing: a caller that gets an error rebuilds the free lists from empty ones.
 	for id := range s.classes {
@@ -710,6 +701,17 @@ func (s *Store) ReadCheckpoint() (*Checkpoint, error) {
 	for id := range s.classes {
 		c, r := &s.classes[id], &cp.Classes[id]
 		c.freeHead, c.freshPage, c.freshNext, c.free = r.FreeHead, r.FreshPage, r.FreshNext, r.Free
+	}
+	return cp, nil
+}
+
+func decodeCheckpoint(buf []byte) (*Checkpoint, error) {
+	if got, want := binary.LittleEndian.Uint32(buf[checkpointLen:]), crc32.Checksum(buf[:checkpointLen], castagnoli); got != want {
+		return nil, fmt.Errorf("mmapslab: checkpoint: %w: checksum %08x, want %08x", ErrCorrupt, got, want)
+	}
+	cp := new(Checkpoint)
+	if _, err := binary.Decode(buf, binary.LittleEndian, cp); err != nil {
+		return nil, fmt.Errorf("mmapslab: checkpoint: %w", err)
 	}
 	return cp, nil
 }

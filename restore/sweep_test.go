@@ -140,7 +140,7 @@ func TestSweepKeepsOneOfTwoItemsThatShareAChunk(t *testing.T) {
 	}
 	delete(f.items, gone)
 	for _, finding := range restore.Check(f.Parts, nil) {
-		if !first && finding.Ref == f.items["large1"] {
+		if !first && finding.Offset == f.items["large1"].Offset() {
 			continue // its checksum tells that it has the wrong end; the sweep does not look at values
 		}
 		t.Errorf("check: %v", finding)
