@@ -1,7 +1,6 @@
 package hearth_test
 
 import (
-	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,13 +10,7 @@ import (
 	"hearth"
 )
 
-// TestMain is also the other processes of the tests: see child.
-func TestMain(m *testing.M) {
-	if what := os.Getenv(childEnv); what != "" {
-		beChild(what)
-	}
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeClock is a clock that stands still until it is moved.
 type fakeClock struct {

@@ -1,4 +1,0 @@
-package web
-
-// MaxConns is the limit of connections.
-const MaxConns = maxConns

@@ -1,0 +1,27 @@
+// Slabctl looks into slab files: of a live, stopped or dead server, damaged, or of another version of the format.
+//
+//	slabctl info /dev/shm/hearth.slab
+//	slabctl check FILE --repair OUT
+//	slabctl prefixes FILE --by waste
+//	slabctl dump FILE | slabctl load --addr 127.0.0.1:11211
+//	slabctl report FILE -o report.html
+//
+// Flags may stand before or behind the arguments. Output goes to stdout, what is to be said beside it and the progress bar to stderr, the bar on a terminal alone.
+// The exit code is 0 when all is well, and 1 when it is not: check and diff found something, get did not, a load was refused.
+//
+// # What it does to the file
+//
+// Nothing. It opens read-only, takes no lock, maps with PROT_READ; what makes something new makes a new file, under another name until it is whole. A server may serve
+// from the file meanwhile, start or stop. Its page cache is what the tool reads, so reading costs it memory bandwidth and nothing else.
+//
+// # Beside a live server
+//
+// An item is read as it was at one moment: it is copied, the copy's checksum verified, and then the index asked whether it still names the item; what fails that, changed
+// meanwhile, and is counted as skipped. So each item shown was live with these bytes at some time during the run, but not all at the same time. See restore.Check for why
+// check does not take changes for damage.
+//
+// # Memory
+//
+// What the tool keeps does not grow with the values: a few bits a chunk. The pages of the file are read in order and given up when they were read, so that they do not add up
+// in the resident set; the index, which is looked at all over, does.
+package main
