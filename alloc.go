@@ -6,6 +6,7 @@ import (
 
 	"hearth/lru"
 	"hearth/mmapslab"
+	"hearth/mmapslab/fault"
 )
 
 // reserve is how many chunks of a class are kept free once memory is full, by evicting a little ahead: what is evicted can be used only when every
@@ -64,6 +65,7 @@ func (s *Session) allocSlow(class int) (mmapslab.Ref, bool) {
 			counts.inc(evOutOfMemory)
 			return 0, false
 		case round < 2*evictRounds:
+			fault.Point("hearth.alloc.waiting")
 			runtime.Gosched()
 		default:
 			time.Sleep(20 * time.Microsecond)
@@ -106,6 +108,7 @@ func (s *Session) evict(ref mmapslab.Ref) bool {
 	}
 	f := found{hash: s.hasher.Sum(it.Key()), ref: ref, item: it, meta: mmapslab.Meta(s.c.store.Meta(ref).Load())}
 	f.fate = s.c.fate(&it, f.meta, s.now)
+	fault.Point("hearth.evict.chosen")
 	if !s.remove(&f) {
 		return false
 	}

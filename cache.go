@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"hearth/index"
 	"hearth/lru"
 	"hearth/mmapslab"
+	"hearth/mmapslab/fault"
 	"hearth/restore"
 )
 
@@ -48,6 +50,7 @@ type Cache struct {
 	fault   struct {
 		told  atomic.Bool // somebody wants to hear of it
 		seen  atomic.Pointer[Fault]
+		notes *os.File // see Options.NoteCrashes; nil: none are made
 		first chan *Fault
 	}
 }
@@ -121,6 +124,8 @@ func (o Options) withDefaults() (Options, error) {
 		return bad("ChunkMax", o.ChunkMax, fmt.Sprintf("1024 to MaxItemSize, a divisor of the page size %d and of MaxItemSize %d", mmapslab.PageSize, o.MaxItemSize))
 	case !validLRU(o.LRU):
 		return bad("LRU", o.LRU, "shares of at least 0 that make at most 80, factors above 0")
+	case o.MaxDown < 0 || o.MaxDown%time.Second != 0:
+		return bad("MaxDown", o.MaxDown, "whole seconds")
 	case o.HeapArena && o.Path != "":
 		return bad("HeapArena", true, "no Path beside it")
 	}
@@ -143,7 +148,7 @@ func (o Options) ChunkSizes() []int {
 }
 
 // firstBuckets is the size of a new index: memcached's 2^16 pointers.
-const firstBuckets = 1 << 16 / 8
+var firstBuckets uint32 = 1 << 16 / 8 // tests make it smaller
 
 // Open opens the cache in o.Path, warm if it can be, or makes a new one. It fails for options it cannot take (ErrOption), for a file that another
 // process holds (mmapslab.ErrLocked) and for what the system refuses; a file that cannot be used is no error but a cold start, whose reason is logged.
@@ -152,24 +157,47 @@ func Open(o Options) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	began := time.Now()
-	c := &Cache{opts: o, sessions: map[*Session]bool{}, started: o.Clock.Boot(), sweepDone: make(chan struct{})}
-	c.mover.init()
-	c.fault.first = make(chan *Fault, 1)
-	c.crawler.settings.Store(&DefaultAutocrawl)
 	var file *mmapslab.File
-	verdict := restore.Verdict{Kind: restore.Cold, Reason: "no file"}
 	if o.Path != "" {
 		if file, err = mmapslab.OpenFile(o.Path, o.LockWait); err != nil {
 			return nil, fmt.Errorf("hearth: %w", err)
 		}
-		here := restore.Here{BootID: o.Clock.BootID(), SinceBoot: int64(c.started)}
-		verdict = restore.Judge(file, int(o.MemoryLimit/mmapslab.PageSize), here)
+	}
+	c, err := open(o, file)
+	if err != nil {
+		return nil, err
+	}
+	c.startKeeper()
+	if c.sweeper.Load() != nil {
+		go c.sweep()
+	} else {
+		close(c.sweepDone)
+	}
+	return c, nil
+}
+
+// open is Open with complete options and the file, nil for none, without the background work.
+func open(o Options, file *mmapslab.File) (c *Cache, err error) {
+	began := time.Now()
+	c = &Cache{opts: o, sessions: map[*Session]bool{}, started: o.Clock.Boot(), sweepDone: make(chan struct{})}
+	c.mover.init()
+	c.fault.first = make(chan *Fault, 1)
+	c.crawler.settings.Store(&DefaultAutocrawl)
+	verdict := restore.Verdict{Kind: restore.Cold, Reason: "no file"}
+	if file != nil {
+		if err = c.takeNote(file); err != nil {
+			return nil, errors.Join(fmt.Errorf("hearth: %w", err), file.Close())
+		}
+		here := restore.Here{BootID: o.Clock.BootID(), SinceBoot: int64(c.started), Wall: o.Clock.Wall()}
+		policy := restore.Policy{MaxDown: int64(o.MaxDown / time.Second), PowerLoss: o.WarmAfterPowerLoss}
+		verdict = restore.Judge(file, int(o.MemoryLimit/mmapslab.PageSize), here, policy)
 	}
 	if verdict.Kind != restore.Cold {
-		if verdict, err = c.attach(file, verdict); err != nil {
+		if v, err := c.attachOrNot(file, verdict); err != nil {
 			// What the superblock promised is not there. Nothing was changed but what a cold start replaces.
 			verdict = restore.Verdict{Kind: restore.Cold, Reason: err.Error()}
+		} else {
+			verdict = v
 		}
 	}
 	if verdict.Kind == restore.Cold {
@@ -187,13 +215,28 @@ func Open(o Options) (*Cache, error) {
 	if err := c.store.HugePages(); err != nil {
 		o.Logger.Warn("no huge pages", "err", err)
 	}
-	c.startKeeper()
-	if c.sweeper.Load() != nil {
-		go c.sweep()
-	} else {
-		close(c.sweepDone)
-	}
 	return c, nil
+}
+
+// takeNote counts what the last server said as it died, and has the same done for this one.
+func (c *Cache) takeNote(file *mmapslab.File) error {
+	if file.Note != "" {
+		own := restore.OwnFault(file.Note)
+		c.opts.Logger.Error("the last server left a note", "file", c.opts.Path, "of_its_own", own, "note", file.Note)
+		if err := file.TakeNote(own); err != nil {
+			return err
+		}
+	}
+	if !c.opts.NoteCrashes {
+		return nil
+	}
+	notes, err := file.OpenNotes()
+	if err != nil {
+		c.opts.Logger.Warn("crashes will not be noted", "err", err) // worse to diagnose, and no reason not to serve
+		return nil
+	}
+	c.fault.notes = notes
+	return debug.SetCrashOutput(notes, debug.CrashOptions{})
 }
 
 func (c *Cache) config() mmapslab.Config {
@@ -215,10 +258,27 @@ func (c *Cache) create(file *mmapslab.File) (err error) {
 		return err
 	}
 	region, options := c.indexParts()
+	fault.Point("hearth.create.stored")
 	if c.index, err = index.Create(c.store.Arena(), region, (*items)(c), options, firstBuckets); err != nil {
 		return err
 	}
 	return c.run()
+}
+
+// attachOrNot is attach, with an error for a fault in the file's memory: a disk that does not give back what it was given makes a cold start. Other panics are bugs; they
+// end the process, and count (see takeNote).
+func (c *Cache) attachOrNot(file *mmapslab.File, v restore.Verdict) (_ restore.Verdict, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if f := faultOf(recover()); f != nil {
+			c.opts.Logger.Error("hearth: fault while attaching", "file", c.opts.Path, "address", fmt.Sprintf("%#x", f.Addr), "what", f.What, "stack", string(debug.Stack()))
+			err = f
+			if c.store != nil {
+				err = errors.Join(err, c.store.Unmap())
+			}
+		}
+	}()
+	return c.attach(file, v)
 }
 
 // attach takes the file's contents over. It returns an error when the contents are not what the superblock promised: the file may be used for a
@@ -237,13 +297,18 @@ func (c *Cache) attach(file *mmapslab.File, v restore.Verdict) (restore.Verdict,
 		c.setTime(timebase{max(c.opts.Clock.Wall(), int64(store.ClockWord().Load())), c.started})
 	}
 	// From here on the file is changed, so it must not look clean any more.
+	if super.State == mmapslab.Running {
+		store.Edit(func(sb *mmapslab.Superblock) { sb.Unclean++ })
+	}
 	err = c.run()
+	fault.Point("hearth.attach.running")
 	if err == nil {
 		if v.Kind == restore.Unclean {
 			store.TakeBack()
 		}
 		region, options := c.indexParts()
 		c.index, err = index.Attach(store.Arena(), region, (*items)(c), options)
+		fault.Point("hearth.attach.indexed")
 	}
 	if err == nil {
 		v, err = c.rebuild(v, &super, damaged)
@@ -272,6 +337,7 @@ func (c *Cache) rebuild(v restore.Verdict, was *mmapslab.Superblock, damaged []u
 	default:
 		cp, err := c.store.ReadCheckpoint()
 		if err == nil {
+			fault.Point("hearth.attach.checkpoint")
 			c.order.Load(cp)
 			c.index.SetLen(int64(cp.Items))
 			return v, nil
@@ -279,7 +345,9 @@ func (c *Cache) rebuild(v restore.Verdict, was *mmapslab.Superblock, damaged []u
 		why = err.Error()
 	}
 	began := time.Now()
+	fault.Point("hearth.attach.sweeping")
 	swept, err := restore.Sweep(c.parts(), damaged, excess)
+	fault.Point("hearth.attach.swept")
 	if err != nil {
 		return v, err
 	}
@@ -396,15 +464,20 @@ func (c *Cache) Close() error {
 	began := time.Now()
 	c.recl.collect()
 	items := c.index.Len()
+	fault.Point("hearth.close.drained")
 	err := c.save()
+	fault.Point("hearth.close.saved")
 	err = errors.Join(err, c.store.Close())
+	if c.opts.NoteCrashes && c.opts.Path != "" {
+		err = errors.Join(err, debug.SetCrashOutput(nil, debug.CrashOptions{}))
+	}
 	c.opts.Logger.Info("cache closed", "file", c.opts.Path, "items", items, "took", time.Since(began), "error", err)
 	return err
 }
 
 // save writes the checkpoint and marks the file as clean.
 func (c *Cache) save() error {
-	if c.opts.Path == "" {
+	if c.store.Anonymous() {
 		return nil
 	}
 	cp := &mmapslab.Checkpoint{Items: uint64(c.index.Len())}
@@ -412,7 +485,8 @@ func (c *Cache) save() error {
 	if err := c.store.WriteCheckpoint(cp); err != nil {
 		return err
 	}
-	c.store.Edit(func(sb *mmapslab.Superblock) { sb.Stopped = c.opts.Clock.Wall() })
+	fault.Point("hearth.close.checkpoint")
+	c.store.Edit(func(sb *mmapslab.Superblock) { sb.Stopped, sb.Unclean, sb.OwnFaults = c.opts.Clock.Wall(), 0, 0 })
 	return c.store.MarkClean(c.identity())
 }
 

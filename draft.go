@@ -88,6 +88,7 @@ func (s *Session) draft(d *Draft, key []byte, fields *mmapslab.Fields, m mmapsla
 		return NoMemory
 	}
 	d.ref = ref
+	fault.Point("hearth.draft.allocated")
 	store.WriteItem(ref, key, size, fields, m)
 	it := store.Unsealed(ref)
 	d.cur = it.Value()
@@ -135,6 +136,7 @@ func (s *Session) Next(d *Draft) []byte {
 		}
 	}
 	d.cur = store.AppendData(d.last, ref, n)
+	fault.Point("hearth.draft.chained")
 	d.last = ref
 	d.left -= n
 	return d.cur
@@ -233,6 +235,7 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 			return refuse(Exists)
 		}
 		if !linked {
+			fault.Point("hearth.draft.sealed")
 			m := mmapslab.Meta(s.c.store.Meta(d.ref).Load())
 			s.c.order.Link(d.ref, s.c.order.Entry(m, s.now), size)
 			linked = true
@@ -335,6 +338,7 @@ func (s *Session) publishOver(d *Draft, f *found, r *remaking) bool {
 	ref := d.ref
 	*d = Draft{}
 	s.c.store.Seal(ref, cas, f.item.Epoch())
+	fault.Point("hearth.remake.sealed")
 	it := s.c.store.Unsealed(ref)
 	s.c.order.Link(ref, r.segment(f.meta), it.Size())
 	fault.Point("hearth.draft.linked")

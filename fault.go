@@ -27,21 +27,39 @@ func (c *Cache) Faults() <-chan *Fault {
 // catchFault is deferred by background goroutines, which have called debug.SetPanicOnFault; after what tells others that they have ended, so that whoever
 // hears of the end finds the fault. A bad access comes as a runtime.Error that has an address; other panics are bugs and go their way.
 func (c *Cache) catchFault() {
-	r := recover()
-	if r == nil {
+	f := faultOf(recover())
+	if f == nil {
 		return
 	}
-	bad, ok := r.(interface {
+	if !c.fault.told.Load() {
+		panic(f)
+	}
+	c.opts.Logger.Error("hearth: fault in the cache's memory", "address", fmt.Sprintf("%#x", f.Addr), "what", f.What, "stack", string(debug.Stack()))
+	c.NoteFault(f)
+	if c.fault.seen.CompareAndSwap(nil, f) {
+		c.fault.first <- f
+	}
+}
+
+// faultOf returns the fault that was recovered, nil for nothing. It panics again with anything else.
+func faultOf(recovered any) *Fault {
+	if recovered == nil {
+		return nil
+	}
+	bad, ok := recovered.(interface {
 		runtime.Error
 		Addr() uintptr
 	})
-	if !ok || !c.fault.told.Load() {
-		panic(r)
+	if !ok {
+		panic(recovered)
 	}
-	f := &Fault{bad.Addr(), bad.Error()}
-	c.opts.Logger.Error("hearth: fault in the cache's memory", "address", fmt.Sprintf("%#x", f.Addr), "what", f.What, "stack", string(debug.Stack()))
-	if c.fault.seen.CompareAndSwap(nil, f) {
-		c.fault.first <- f
+	return &Fault{bad.Addr(), bad.Error()}
+}
+
+// NoteFault is for who meets a fault in the cache's memory and ends the process by itself: the next Open counts it as a panic (Options.NoteCrashes).
+func (c *Cache) NoteFault(err error) {
+	if c.fault.notes != nil {
+		fmt.Fprintln(c.fault.notes, err) // failing, it is not counted
 	}
 }
 

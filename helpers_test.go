@@ -1,6 +1,7 @@
 package hearth_test
 
 import (
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -10,7 +11,13 @@ import (
 	"hearth"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is also the other processes of the tests: see child.
+func TestMain(m *testing.M) {
+	if what := os.Getenv(childEnv); what != "" {
+		beChild(what)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // fakeClock is a clock that stands still until it is moved.
 type fakeClock struct {

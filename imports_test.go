@@ -18,7 +18,8 @@ var arrows = map[string][]string{
 	"hearth":                     {"hearth/restore", "hearth/index", "hearth/lru", "hearth/mmapslab"},
 	"hearth/netproto":            {},
 	"hearth/netproto/server":     {"hearth/netproto", "hearth"},
-	"hearth/cmd/hearthd":         {"hearth/netproto/server", "hearth"},
+	"hearth/cmd/hearthd/web":     {},
+	"hearth/cmd/hearthd":         {"hearth/cmd/hearthd/web", "hearth/netproto/server", "hearth"},
 	"hearth/tools/clients":       {},
 	"hearth/tools/mcbench":       {},
 	"hearth/tools/slabctl":       {"hearth/restore", "hearth/lru", "hearth/mmapslab"},
@@ -36,10 +37,16 @@ var owners = map[string][]string{
 	"github.com/HdrHistogram/hdrhistogram-go": {"hearth/tools/mcbench"},
 	"github.com/schollz/progressbar/v3":       {"hearth/tools/slabctl"},
 	"golang.org/x/term":                       {"hearth/tools/slabctl"},
-	"golang.org/x/time/rate":                  {"hearth/tools/slabctl"},
 
 	"github.com/coreos/go-systemd/v22/activation": {"hearth/cmd/hearthd"},
 	"github.com/coreos/go-systemd/v22/daemon":     {"hearth/cmd/hearthd"},
+
+	"github.com/prometheus/client_golang/prometheus":            {"hearth/cmd/hearthd/web"},
+	"github.com/prometheus/client_golang/prometheus/collectors": {"hearth/cmd/hearthd/web"},
+	"github.com/prometheus/client_golang/prometheus/promhttp":   {"hearth/cmd/hearthd/web"},
+
+	"golang.org/x/net/netutil": {"hearth/cmd/hearthd/web"},
+	"golang.org/x/time/rate":   {"hearth/cmd/hearthd/web", "hearth/tools/slabctl"},
 }
 
 func TestPackagesImportOnlyWhatStandsBelowThem(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 
 	"hearth/lru"
 	"hearth/mmapslab"
+	"hearth/mmapslab/fault"
 )
 
 // This file has what memcached's meta commands and binary protocol need beyond the classic commands: conditions on the CAS, chosen CAS ids, items made
@@ -166,7 +167,9 @@ func (s *Session) setExptime(f *found, key []byte, at uint32) Status {
 			}
 			return st
 		}
+		fault.Point("hearth.touch.before")
 		if s.c.store.Meta(f.ref).CompareAndSwap(uint64(f.meta), uint64(f.meta.WithExptime(at))) {
+			fault.Point("hearth.touch.after")
 			f.meta = f.meta.WithExptime(at)
 			return OK
 		}

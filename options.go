@@ -38,6 +38,14 @@ type Options struct {
 	// HugePages asks the system for huge pages (-L). Where there are none, as in a file on a disk or on a tmpfs without huge=advise, a line tells, and
 	// everything works without.
 	HugePages bool
+	// MaxDown starts cold what nobody has served for longer, in whole seconds: what clients wrote elsewhere meanwhile is missing here (-o warm_max_down). 0: no limit.
+	MaxDown time.Duration
+	// WarmAfterPowerLoss takes over what a power loss left of a file on a disk, instead of starting cold: whole items only, but old ones among them, deleted and
+	// overwritten ones too (-o warm_after_power_loss=verify). Each item's checksum is looked at when it is touched first.
+	WarmAfterPowerLoss bool
+	// NoteCrashes has the Go runtime write its report about a panic or fatal error of this process behind the end of the file, by debug.SetCrashOutput, of which
+	// a process has one: for programs that serve one cache. The next Open logs it, and after three servers in a row that died this way it starts cold.
+	NoteCrashes bool
 	// LockWait is how long Open waits for another process that holds the file; default not at all.
 	LockWait time.Duration
 	// Logger gets one line for each start, stop and restart verdict; default none.

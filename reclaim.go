@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"hearth/mmapslab"
+	"hearth/mmapslab/fault"
 )
 
 // reclaimer decides when memory that was taken out of the index may be used again: when every session that was in a section then has left it
@@ -141,6 +142,7 @@ func (r *reclaimer) wait() {
 	left := make(chan struct{})
 	r.after(func() { close(left) })
 	for wait := time.Microsecond; ; wait = min(2*wait, time.Millisecond) {
+		fault.Point("hearth.grace.waiting")
 		r.collect()
 		select {
 		case <-left:
@@ -201,6 +203,7 @@ func (r *reclaimer) collectAndUnlock() {
 
 func (r *reclaimer) freeBatch() {
 	if len(r.batch) > 0 {
+		fault.Point("hearth.reclaim.freeing")
 		r.free(r.batch...)
 		r.batch = r.batch[:0]
 	}

@@ -185,7 +185,9 @@ func (s *Session) FlushAll(exptime int64) {
 				next = uint64(epoch)<<32 | uint64(at)
 			}
 		}
+		fault.Point("hearth.flush.before")
 		if word.CompareAndSwap(old, next) {
+			fault.Point("hearth.flush.after")
 			s.counts.inc(nFlushes)
 			return
 		}

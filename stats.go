@@ -40,6 +40,7 @@ type Stats struct {
 	RestartKind, RestartReason                    string  // "cold", "clean" or "unclean", and why
 	RestartAttachMicros, RestartSweepMillis       int64
 	RestartItems                                  uint64
+	RestartSweeping                               bool // the sweep after a kill goes on
 }
 
 // ClassStats are the counters and the state of one slab class.
@@ -208,7 +209,7 @@ func (c *Cache) Stats() Stats {
 		HashBuckets: uint64(ix.Buckets), HashBytes: uint64(ix.Bytes), HashIsExpanding: ix.Growing, IndexLoad: ix.Load, CurrItems: uint64(ix.Items),
 		RestartKind: restart.verdict.Kind.String(), RestartReason: restart.verdict.Reason, RestartItems: uint64(restart.items),
 		RestartAttachMicros: restart.attach.Microseconds(), RestartSweepMillis: restart.sweep.Milliseconds(),
-		CorruptItems: uint64(restart.swept.Invalid),
+		CorruptItems: uint64(restart.swept.Invalid), RestartSweeping: c.sweeper.Load() != nil,
 	}
 	for class := range n.class {
 		k := func(i classCounter) uint64 { return n.class[class][i].Load() }

@@ -272,14 +272,14 @@ func TestItemEvictedByGrowthDoesNotComeBack(t *testing.T) {
 			t.Fatal(res)
 		}
 	}
-	old := func(i int64) *atomic.Uint64 { return a.Word(region.Half[0] + i*8) }
+	old := func(i int64) *mmapslab.Word { return a.Word(region.Half[0] + i*8) }
 	home := int64(index.Buckets(uint32(h>>32), 4)[0]) * index.BucketWords
 	next := int64(index.Buckets(uint32(h>>32), 4)[1]) * index.BucketWords
 	old(next).Store(old(home + 1).Swap(0)) // key 1 moves to another bucket
 	x.Start()
 	// The new window has one slot left. With the copy in it, the copy is the only word to evict.
 	window := index.Buckets(uint32(h>>32), uint32(index.Grown(4)))
-	word := func(i int64) *atomic.Uint64 { return a.Word(region.Half[1] + int64(window[i/8])*64 + i%8*8) }
+	word := func(i int64) *mmapslab.Word { return a.Word(region.Half[1] + int64(window[i/8])*64 + i%8*8) }
 	for i := range int64(31) {
 		word(i).Store(index.Pack(mmapslab.Ref(i+1), 0x111, index.StateTentative))
 	}

@@ -209,7 +209,7 @@ func (x *Index) moveWindow(v *view, h uint64) {
 //
 // FROZEN before the copy: without it a writer could replace the item in the old table after it was copied, and the copy would bring the old
 // value back. The copy before MOVED: swapped, a reader would find the key in neither table, and so would the sweep.
-func (x *Index) moveSlot(v *view, slot *atomic.Uint64) {
+func (x *Index) moveSlot(v *view, slot *mmapslab.Word) {
 	for {
 		w := slot.Load()
 		switch stateOf(w) {
@@ -237,7 +237,7 @@ func (x *Index) moveSlot(v *view, slot *atomic.Uint64) {
 // copyItem puts the item of a FROZEN word into the new table, as an insert with one more look before the promotion, or finds that it is done.
 // It compares Refs where an insert compares keys: a word of this key with another Ref can be there only after a writer saw our slot MOVED, and
 // then the last look fails.
-func (x *Index) copyItem(v *view, old *atomic.Uint64, frozen uint64) {
+func (x *Index) copyItem(v *view, old *mmapslab.Word, frozen uint64) {
 	live := frozen&^stateMask | stateLive
 	tag := tagOf(frozen)
 	win := v.next.windowOf(x.items.Hash(refOf(frozen)))

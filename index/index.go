@@ -87,7 +87,7 @@ type Index struct {
 	region Region
 	items  Items
 	opt    Options
-	state  []atomic.Uint64 // the three State words
+	state  []mmapslab.Word // the three State words
 
 	view atomic.Pointer[view]
 
@@ -110,16 +110,16 @@ type stripe struct {
 type table struct {
 	half    int
 	buckets uint32
-	words   []atomic.Uint64
+	words   []mmapslab.Word
 }
 
 // window is the slots a key may be in: at(0) to at(7) are its home bucket, then come its neighbour and the other pair.
 type window struct {
-	words  []atomic.Uint64
+	words  []mmapslab.Word
 	bucket [windowBuckets]uint32
 }
 
-func (w *window) at(i int) *atomic.Uint64 {
+func (w *window) at(i int) *mmapslab.Word {
 	return &w.words[uint64(w.bucket[uint(i)/bucketWords%windowBuckets])*bucketWords+uint64(i)%bucketWords]
 }
 

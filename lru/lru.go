@@ -281,7 +281,7 @@ func (o *Order) Crawl(class, segment int, dst []mmapslab.Ref) []mmapslab.Ref {
 }
 
 // Hit marks a fetched item, by the settings as the function Hit or HitFlat does.
-func (o *Order) Hit(w *atomic.Uint64, m mmapslab.Meta, now uint32) (note bool) {
+func (o *Order) Hit(w *mmapslab.Word, m mmapslab.Meta, now uint32) (note bool) {
 	if o.settings.Load().Flat {
 		return HitFlat(w, m, now)
 	}
@@ -293,7 +293,7 @@ const flatInterval = 60
 
 // HitFlat marks a fetched item of a flat LRU. It returns true when the item has not moved for a minute: the caller notes it for Bump. The time is set
 // here, so that there is one note and not one a hit; a note that gets lost costs the item its move until the next minute.
-func HitFlat(w *atomic.Uint64, m mmapslab.Meta, now uint32) (note bool) {
+func HitFlat(w *mmapslab.Word, m mmapslab.Meta, now uint32) (note bool) {
 	if m.Age(now) > flatInterval && w.CompareAndSwap(uint64(m), uint64((m|mmapslab.Fetched).WithTime(now))) {
 		return true
 	}
@@ -308,7 +308,7 @@ func HitFlat(w *atomic.Uint64, m mmapslab.Meta, now uint32) (note bool) {
 //
 // FETCHED is what clients can ask for, so it is set whatever else changes in Meta at the time; ACTIVE may get lost to another change, which costs the
 // item no more than a mark that the next hit sets.
-func Hit(w *atomic.Uint64, m mmapslab.Meta, now uint32) (note bool) {
+func Hit(w *mmapslab.Word, m mmapslab.Meta, now uint32) (note bool) {
 	switch {
 	case m&mmapslab.Fetched == 0:
 		w.Or(uint64(mmapslab.Fetched))

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"hearth/mmapslab/fault"
 	"hearth/mmapslab/invariants"
 )
 
@@ -34,11 +35,17 @@ func (a *Arena) Size() int64 { return int64(len(a.mem)) }
 // Word returns the 8-byte word at offset for atomic use. The offset must be a multiple of 8 inside the arena: mappings start at a page
 // boundary and heap arenas at a word, so the word is aligned. It replaces &words[offset/8] on a slice that would have to be kept for
 // every region. The pointer is valid until the arena is unmapped.
-func (a *Arena) Word(offset int64) *atomic.Uint64 {
+func (a *Arena) Word(offset int64) *Word {
 	if invariants.Enabled && (offset&7 != 0 || offset < 0 || offset+8 > int64(len(a.mem))) {
 		panic(fmt.Sprintf("mmapslab: word at offset %d of %d", offset, len(a.mem)))
 	}
-	return (*atomic.Uint64)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(a.mem)), offset))
+	return (*Word)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(a.mem)), offset))
+}
+
+// offsetOf is the inverse of Word; ok is false for a word that is not in the arena. Only the numbers of the addresses are looked at.
+func (a *Arena) offsetOf(w *Word) (offset int64, ok bool) {
+	offset = int64(uintptr(unsafe.Pointer(w)) - uintptr(unsafe.Pointer(unsafe.SliceData(a.mem))))
+	return offset, uint64(offset) < uint64(len(a.mem))
 }
 
 // Word32 returns the 4-byte word at offset, a multiple of 4 inside the arena; otherwise as Word.
@@ -50,11 +57,11 @@ func (a *Arena) Word32(offset int64) *atomic.Uint32 {
 }
 
 // Words returns n words from offset on, for scanning. The same rules as for Word; the slice is valid until the arena is unmapped.
-func (a *Arena) Words(offset int64, n int) []atomic.Uint64 {
+func (a *Arena) Words(offset int64, n int) []Word {
 	if invariants.Enabled && (offset&7 != 0 || offset < 0 || n < 0 || offset+int64(n)*8 > int64(len(a.mem))) {
 		panic(fmt.Sprintf("mmapslab: %d words at offset %d of %d", n, offset, len(a.mem)))
 	}
-	return unsafe.Slice((*atomic.Uint64)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(a.mem)), offset)), n)
+	return unsafe.Slice((*Word)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(a.mem)), offset)), n)
 }
 
 // Link is the place of a chunk in a list: the ids of its neighbours, 0 for none.
@@ -64,12 +71,18 @@ type Link struct{ Prev, Next uint32 }
 // packed words per step. It panics when the link does not lie in the arena, since ids come from the file.
 func (a *Arena) link(offset int64) *Link {
 	b := a.mem[offset : offset+8]
+	if fault.Enabled {
+		a.handOut(offset, 8)
+	}
 	return (*Link)(unsafe.Pointer(unsafe.SliceData(b)))
 }
 
 // Bytes returns the n bytes at offset, capped there; it panics when they do not lie in the arena. They are valid until the arena is
 // unmapped, and theirs to read only as long as the chunk they belong to is protected.
 func (a *Arena) Bytes(offset int64, n int) []byte {
+	if fault.Enabled {
+		a.handOut(offset, n)
+	}
 	return a.mem[offset : offset+int64(n) : offset+int64(n)]
 }
 

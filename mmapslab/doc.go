@@ -13,7 +13,7 @@
 //	Index[1] index, half 1
 //	Links    link region            131072 bytes a page: 8 for each of the most chunks that it can have
 //	Pages    slab pages             1 MiB each; pages are numbered from 1
-//	End
+//	End      last words             text, if the last process died by a fault of its own
 //
 // The superblock says where the regions are, but they follow from its Room and MinChunk alone (see layoutFor): a start refuses a layout that
 // it would not have made. Regions begin at 2 MiB boundaries, so that huge pages fit. The file is as long as the layout and sparse: what was
@@ -32,7 +32,7 @@
 //	 16 compat 8 | incompat 8  feature bits, none yet
 //	 32 sequence 8             one more at each write
 //	 40 state 4                creating, running, clean, clean and durable
-//	 44 unclean starts 4 | own faults 4 | page limit 4
+//	 44 unclean starts 4 | own faults 4 | page limit 4   both counts are since the last clean stop
 //	 56 generation 8           one more at each start
 //	 64 hash seed 8            of xxhash64, by which the index is laid out
 //	 72 page size 4 | room 4 | min chunk 4 | 0
@@ -48,6 +48,9 @@
 // The version is looked at before the checksum, because a later version may put the checksum elsewhere; but a copy that is whole
 // counts more than one of another version, which may be a flipped bit. Writing the state is the first thing that a start does to the
 // file, and on a disk it waits until that is durable: a file that was ever changed never looks clean.
+//
+// What a process says as it dies by a panic or a fault is appended to the file, behind the layout's end (File.OpenNotes). The next start takes it away and counts it in own faults, before
+// it does anything else and without changing the state.
 //
 // # Live words
 //

@@ -8,10 +8,13 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/edsrzf/mmap-go"
 	"golang.org/x/sys/unix"
+
+	"hearth/mmapslab/fault"
 )
 
 // ErrLocked is returned by OpenFile when another process holds the file.
@@ -22,6 +25,9 @@ var ErrLocked = errors.New("in use by another process")
 type File struct {
 	f    *os.File
 	path string
+
+	heap  bool   // there is no f: see HeapFile
+	arena *Arena // of a file on the heap
 
 	// Super is the newest valid superblock; nil when there is none, and Reason tells why.
 	Super  *Superblock
@@ -34,6 +40,21 @@ type File struct {
 	Device, Inode, MountID uint64
 	// OnDisk is false for tmpfs and its like, whose contents cannot outlive a boot.
 	OnDisk bool
+	// LastSecond is the cache's time when the last process wrote it, once a second; 0 when there is no superblock.
+	LastSecond uint64
+	// Note is the beginning of what is behind the end of the layout: see OpenNotes. Empty: nothing.
+	Note string
+}
+
+// HeapFile returns a file on the Go heap, as if it had just been opened: for tests that look at restarts with the race detector, or at what single stores
+// leave. arena is the memory of a store that was in such a file before; nil: the file is new.
+func HeapFile(arena *Arena) *File {
+	file := &File{path: "the heap", heap: true, arena: arena, Reason: "the file is new"}
+	if arena != nil {
+		file.Size = arena.Size()
+		file.readSuper(arena.mem[:min(superblockB+superblockSize, len(arena.mem))])
+	}
+	return file
 }
 
 // OpenFile opens or makes the file with mode 0600, locks it, and reads its superblocks. It changes no byte of an existing file. When another
@@ -145,8 +166,15 @@ func (file *File) look() error {
 	if err != nil && err != io.EOF {
 		return fmt.Errorf("mmapslab: open %s: %w", file.path, err)
 	}
+	file.readSuper(buf[:n])
+	return nil
+}
+
+// readSuper picks the superblock that counts, from the beginning of the file.
+func (file *File) readSuper(buf []byte) {
+	file.Reason = ""
 	for _, at := range []int{superblockA, superblockB} {
-		sb, why := decodeSuperblock(buf[min(at, n):min(at+superblockSize, n)])
+		sb, why := decodeSuperblock(buf[min(at, len(buf)):min(at+superblockSize, len(buf))])
 		file.Copies = append(file.Copies, SuperCopy{int64(at), sb, why})
 		switch {
 		case sb == nil && file.Super == nil:
@@ -160,32 +188,98 @@ func (file *File) look() error {
 			file.Super = sb
 		}
 	}
+	if file.Super != nil && file.Super.Version == Version && file.Super.Layout.Valid() {
+		file.LastSecond = file.word(wordClock)
+		const noteMost = 4096
+		file.Note = strings.Trim(string(file.read(int64(file.Super.Layout.End), noteMost)), "\x00")
+	}
+}
+
+// read returns up to n bytes at an offset: fewer where the file ends.
+func (file *File) read(at int64, n int) []byte {
+	buf := make([]byte, n)
+	if file.heap {
+		return buf[:copy(buf, file.arena.mem[min(at, file.arena.Size()):])]
+	}
+	n, _ = file.f.ReadAt(buf, at)
+	return buf[:n]
+}
+
+// word reads one of the live words, 0 if it cannot.
+func (file *File) word(at int64) uint64 {
+	if b := file.read(at, 8); len(b) == 8 {
+		return binary.NativeEndian.Uint64(b)
+	}
+	return 0
+}
+
+// OpenNotes opens the file a second time, to append to it: what is written there lands behind the end of the layout, where it is in nobody's way, and the next
+// OpenFile returns it as Note. It is for the last words of a dying process, which the Go runtime writes by itself to where debug.SetCrashOutput says. Appending,
+// rather than writing at the layout's end: a file that was cut off stays one.
+func (file *File) OpenNotes() (*os.File, error) {
+	// By descriptor: the file at the path may be another one by now.
+	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", file.f.Fd()), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return nil, fmt.Errorf("mmapslab: open %s for notes: %w", file.path, err)
+	}
+	return f, nil
+}
+
+// TakeNote removes the note and, when it tells of a fault of the dead process's own, counts that in the superblocks, whose state stays as it is. It is done before anything
+// else, so that a process that dies while it attaches is counted, however soon. The note goes first: a kill in between loses a count, and makes none up.
+func (file *File) TakeNote(ownFault bool) error {
+	if file.Note == "" {
+		return nil
+	}
+	if err := file.f.Truncate(int64(file.Super.Layout.End)); err != nil {
+		return fmt.Errorf("mmapslab: set size of %s to %d: %w", file.path, file.Super.Layout.End, err)
+	}
+	file.Size = int64(file.Super.Layout.End)
+	if !ownFault {
+		return nil
+	}
+	fault.Point("mmapslab.note.taken")
+	file.Super.OwnFaults++
+	file.Super.Sequence++
+	buf := file.Super.encode()
+	for _, at := range []int64{superblockB, superblockA} {
+		if _, err := file.f.WriteAt(buf, at); err != nil {
+			return fmt.Errorf("mmapslab: write superblock of %s: %w", file.path, err)
+		}
+	}
 	return nil
 }
 
 // LastCAS returns the highest CAS that the file remembers, 0 if it is unreadable. A cold start goes on from there.
 func (file *File) LastCAS() uint64 {
-	var b [8]byte
 	if file.Super == nil || file.Super.Version != Version {
 		return 0
 	}
-	if _, err := file.f.ReadAt(b[:], wordCAS); err != nil {
-		return 0
-	}
-	return binary.NativeEndian.Uint64(b[:])
+	return file.word(wordCAS)
 }
 
 // Path returns the path the file was opened by.
 func (file *File) Path() string { return file.path }
 
 // Close gives the lock and the file up.
-func (file *File) Close() error { return file.f.Close() }
+func (file *File) Close() error {
+	if file.heap {
+		return nil
+	}
+	return file.f.Close()
+}
 
 // Chown gives the file to a user and group, for a server that drops root and must open it again later.
 func (file *File) Chown(uid, gid int) error { return file.f.Chown(uid, gid) }
 
 // mapFile maps the file with room to grow: the mapping is as long as the layout, the file need not be.
 func (file *File) mapFile(length int64) (*Arena, error) {
+	if file.heap {
+		if file.arena == nil || file.arena.Size() != length {
+			file.arena = NewHeapArena(length)
+		}
+		return file.arena, nil
+	}
 	m, err := mmap.MapRegion(file.f, int(length), mmap.RDWR, 0, 0)
 	if err != nil {
 		return nil, fmt.Errorf("mmapslab: map %s: %w", file.path, err)
@@ -210,7 +304,7 @@ func (s *Store) back(off, n int64) error {
 	if s.hugePages && s.noHugePages == nil {
 		s.populate(off, n) // fallocate on a tmpfs knows of no advice: it would take small pages
 	}
-	if s.file != nil {
+	if s.file != nil && !s.file.heap {
 		for {
 			err := unix.Fallocate(int(s.file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
 			if err == unix.EINTR {
@@ -238,7 +332,7 @@ func (s *Store) populate(off, n int64) {
 // Discard zeroes [off, off+n) and gives its memory back. Both must be multiples of 4096.
 func (s *Store) Discard(off, n int64) error {
 	switch {
-	case s.file != nil:
+	case s.file != nil && !s.file.heap:
 		if err := unix.Fallocate(int(s.file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE|unix.FALLOC_FL_PUNCH_HOLE, off, n); err != nil {
 			return fmt.Errorf("mmapslab: punch %d bytes at %d of %s: %w", n, off, s.file.path, err)
 		}
@@ -259,5 +353,6 @@ func (s *Store) sync(off, n int64) error {
 	if err := unix.Msync(s.arena.mem[off:off+n], unix.MS_SYNC); err != nil {
 		return fmt.Errorf("mmapslab: sync %s: %w", s.file.path, err)
 	}
+	fault.Point("mmapslab.synced")
 	return nil
 }

@@ -81,8 +81,8 @@ type Superblock struct {
 	Sequence uint64 // one more at each write
 
 	State      State
-	Unclean    uint32 // starts in a row that found the file Running
-	OwnFaults  uint32 // of those, how many died while attaching or by a fault of our own
+	Unclean    uint32 // starts since the last clean stop that found the file Running
+	OwnFaults  uint32 // servers since the last clean stop that died by a panic or fault of their own; see File.TakeNote
 	PageLimit  uint32 // the memory limit, or an earlier one while its pages are in use; a class's first page may be above it
 	Generation uint64 // one more at each start
 	HashSeed   uint64 // of xxhash64 over the key

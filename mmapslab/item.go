@@ -3,7 +3,6 @@ package mmapslab
 import (
 	"encoding/binary"
 	"hash/crc32"
-	"sync/atomic"
 )
 
 // An item starts a chunk:
@@ -168,7 +167,7 @@ func (it *Item) Epoch() uint32 { return binary.NativeEndian.Uint32(it.head[4:]) 
 func (it *Item) Hash() uint32 { return binary.NativeEndian.Uint32(it.head[24:]) }
 
 // Meta returns the mutable word of the item at ref for atomic use; the conversions to and from Meta are the caller's.
-func (s *Store) Meta(ref Ref) *atomic.Uint64 { return s.arena.Word(ref.Offset() + 32) }
+func (s *Store) Meta(ref Ref) *Word { return s.arena.Word(ref.Offset() + 32) }
 
 // ItemRef returns the Ref of the item whose chunk has the id, with its Chained bit; the caller holds the lock of the list the item is in.
 func (s *Store) ItemRef(id uint32) Ref {
@@ -299,7 +298,7 @@ func (s *Store) AppendData(prev, ref Ref, n int) []byte {
 }
 
 // next returns the word that names the data chunk behind prev, a data chunk or the chained item itself.
-func (s *Store) next(prev Ref) *atomic.Uint64 {
+func (s *Store) next(prev Ref) *Word {
 	if prev&Chained != 0 {
 		return s.arena.Word(prev.Offset() + HeaderSize)
 	}

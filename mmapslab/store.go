@@ -86,14 +86,18 @@ func Create(file *File, cfg Config, id Identity, lastCAS, seed uint64) (*Store, 
 		return nil, err
 	}
 	room := uint32(min(max(8*cfg.Pages, 1024), MaxPages))
-	if file == nil {
+	if file == nil || file.heap {
 		room = uint32(min(cfg.Pages+ClassIDs, MaxPages)) // there is no restart with another limit
-		if !cfg.Heap {
+		if !cfg.Heap && file == nil {
 			room = max(room, uint32(min(8*cfg.Pages, MaxPages))) // address space for SetLimit
 		}
 	}
 	s.layout = layoutFor(room, uint32(cfg.ChunkSizes[0]))
-	if file != nil {
+	switch {
+	case file == nil:
+	case file.heap && file.Super != nil:
+		file.arena = nil // zeroing it would touch all of it
+	case !file.heap:
 		// Cutting the file off first gives the old contents' memory back and leaves zeros.
 		for _, size := range []int64{0, int64(s.layout.End)} {
 			if err := file.f.Truncate(size); err != nil {
@@ -234,7 +238,7 @@ func (s *Store) prepare(cfg Config) error {
 // pagesOffset returns the offset of a page.
 func (l *Layout) pagesOffset(page uint32) int64 { return int64(l.Pages) + int64(page-1)*PageSize }
 
-func (s *Store) descriptor(page uint32) *atomic.Uint64 {
+func (s *Store) descriptor(page uint32) *Word {
 	return s.arena.Word(pageTable + int64(page)*descriptorSize)
 }
 
@@ -260,10 +264,10 @@ func (s *Store) HashSeed() uint64 { return s.super.HashSeed }
 func (s *Store) NextCAS() uint64 { return s.arena.Word(wordCAS).Add(1) }
 
 // FlushWord is the flush state: epoch in the high half; in the low half the second from which epoch+1 counts, 0 for none.
-func (s *Store) FlushWord() *atomic.Uint64 { return s.arena.Word(wordFlush) }
+func (s *Store) FlushWord() *Word { return s.arena.Word(wordFlush) }
 
 // ClockWord holds the cache's time in seconds, for the next start after a kill.
-func (s *Store) ClockWord() *atomic.Uint64 { return s.arena.Word(wordClock) }
+func (s *Store) ClockWord() *Word { return s.arena.Word(wordClock) }
 
 // SetState writes both superblocks with another state. Running is made durable before it returns when the file is on a disk, since the first
 // change may follow. The copies are written one after the other, so a crash in between leaves the old state or the new one.
@@ -287,6 +291,9 @@ func (s *Store) SetState(state State, id Identity) error {
 	}
 	return nil
 }
+
+// Anonymous tells whether there is no file: nothing outlives the store.
+func (s *Store) Anonymous() bool { return s.file == nil }
 
 // Edit changes the superblock's counters; they are written by the next SetState.
 func (s *Store) Edit(change func(sb *Superblock)) { change(&s.super) }

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"hearth"
+	"hearth/cmd/hearthd/web"
 	"hearth/netproto/server"
 )
 
@@ -24,6 +25,7 @@ const (
 type config struct {
 	cache      hearth.Options
 	server     server.Options
+	site       web.Options
 	user       string // -u
 	pidFile    string // -P
 	daemon     bool   // -d
@@ -283,6 +285,9 @@ func (s *settings) finish() error {
 	}
 	if s.authGiven && s.sasl || s.authGiven && s.protocol != "" && s.protocol != "ascii" {
 		return fail(exUsage, "ERROR: You cannot allow the BINARY protocol while using ascii authentication tokens.")
+	}
+	if s.site.Listen == "" && (s.site.Profiles || s.site.Hosts != nil) {
+		return fail(exUsage, "hearthd: -o http_pprof and http_host: mean nothing without http_listen")
 	}
 	if s.udpPort != 0 && !s.portGiven {
 		s.port = s.udpPort

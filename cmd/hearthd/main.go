@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hearth"
+	"hearth/cmd/hearthd/web"
 	"hearth/netproto/server"
 )
 
@@ -66,7 +67,8 @@ func serve(c *config) error {
 			return fail(1, "%v", err)
 		}
 	}
-	c.cache.Logger, c.server.Logger = log, log
+	c.cache.Logger, c.server.Logger, c.site.Logger = log, log, log
+	c.cache.NoteCrashes = true
 	cache, err := hearth.Open(c.cache)
 	if errors.Is(err, hearth.ErrOption) {
 		return fail(exUsage, "%v", err)
@@ -78,23 +80,33 @@ func serve(c *config) error {
 	if err != nil {
 		return fail(exOSErr, "%v", errors.Join(err, cache.Close()))
 	}
+	site, err := web.Listen(c.site, srv)
+	if err != nil {
+		return fail(exOSErr, "%v", errors.Join(err, cache.Close()))
+	}
+	go site.Serve()
 	if c.verbosity > 1 {
 		os.Stderr.WriteString(slabClasses(cache.Options().ChunkSizes()))
 	}
 	writePortFile(os.Getenv("MEMCACHED_PORT_FILENAME"), srv.Addrs())
 	writePidFile(c.pidFile)
 	systemd.serving(joinAddrs(srv.Addrs()), cache.Stats())
-	log.Info("started", "addr", joinAddrs(srv.Addrs()), "pid", os.Getpid(), "memory", fmt.Sprintf("%dm", c.cache.MemoryLimit/mib),
-		"file", c.cache.Path, "version", version)
+	started := []any{"addr", joinAddrs(srv.Addrs()), "pid", os.Getpid(), "memory", fmt.Sprintf("%dm", c.cache.MemoryLimit/mib), "file", c.cache.Path, "version", version}
+	if site != nil {
+		started = append(started, "http", site.Addr())
+	}
+	log.Info("started", started...)
 	startedDaemon(c)
 
-	stopping := sync.OnceFunc(systemd.stopping)
+	stopping := sync.OnceFunc(func() { site.Stopping(); systemd.stopping() })
 	context.AfterFunc(ctx, stopping)
 	err = srv.Serve(ctx)
 	if fault := (*server.FaultError)(nil); errors.As(err, &fault) {
+		cache.NoteFault(fault)
 		return fail(exSoftware, "%v", err) // the file is not closed: what it says about itself is still true, and a clean mark would not be
 	}
 	stopping()
+	site.Close() // before the cache whose counters it reads
 	reason := "signal"
 	if errors.Is(err, server.ErrShutdown) {
 		reason, err = "shutdown command", nil

@@ -48,14 +48,15 @@ func (r *suboptionRow) run(t *testing.T) {
 	if r.value != "" {
 		word += "=" + r.value
 	}
-	first, err := parseLine("-o", word)
+	more := words(r.more)
+	first, err := parseLine(append([]string{"-o", word}, more...)...)
 	for _, form := range [][]string{{"-o" + word}, {" -o", "  " + word}, {"--extended=" + word}, {"--extended", word}, {"--ex=" + word}, {"-o", "modern," + word + ",modern"}} {
-		if cfg, err2 := parseLine(form...); !reflect.DeepEqual(cfg, first) || !reflect.DeepEqual(err, err2) {
+		if cfg, err2 := parseLine(append(form, more...)...); !reflect.DeepEqual(cfg, first) || !reflect.DeepEqual(err, err2) {
 			t.Errorf("%q differs from -o %s: %v, %v", form, word, err2, err)
 		}
 	}
 	if r.value == "" {
-		if cfg, err := parseLine("-o", word+"=x"); err != nil || !reflect.DeepEqual(cfg, first) {
+		if cfg, err := parseLine(append([]string{"-o", word + "=x"}, more...)...); err != nil || !reflect.DeepEqual(cfg, first) {
 			t.Errorf("a value, which means nothing here: %v", err)
 		}
 	} else if !r.optional {
@@ -71,7 +72,7 @@ func (r *suboptionRow) run(t *testing.T) {
 	for _, name := range []string{strings.ToUpper(r.name), r.name[:len(r.name)-1]} { // letters count, and there are no prefixes
 		refusal{"-o " + name, 1, "Illegal suboption \"" + name + "\"\n"}.check(t, nil)
 	}
-	p := startHearthd(t, append([]string{"-o", word}, words(r.more)...)...)
+	p := startHearthd(t, append([]string{"-o", word}, more...)...)
 	if r.shows != "" {
 		shown := settingsOf(t, p.addr)
 		for _, row := range strings.Split(r.shows, ", ") {
@@ -169,7 +170,15 @@ func suboptionRows() []suboptionRow {
 		{name: "slab_sizes", value: "96-200-1000", more: "-vv", works: answers("set k 0 0 140\r\n"+strings.Repeat("x", 140)+"\r\nme k\r\n", "STORED\r\nME k exp=-1 la=0 cas=")},
 		{name: "slab_chunk_max", value: "256", shows: "slab_chunk_max 262144", refused: map[string]string{"x": "could not parse argument to slab_chunk_max", "0": "could not parse argument to slab_chunk_max"}},
 		{name: "track_sizes", shows: "track_sizes yes", works: answers("stats sizes\r\n", "STAT 64 1\r\nEND\r\n")},
+		{name: "http_listen", value: ":0", refused: map[string]string{ // what it does: TestSite
+			"": "hearthd: -o http_listen=: want [ADDRESS]:PORT", "localhost": "hearthd: -o http_listen=localhost: want [ADDRESS]:PORT"}},
+		{name: "http_host", value: "cache1", more: "-o http_listen=:0"},
+		{name: "http_pprof", more: "-o http_listen=:0"},
 		{name: "debugtime", works: answers("debugtime 5\r\n", "OK\r\n")},
+		{name: "warm_max_down", value: "3600", refused: map[string]string{
+			"0": `warm_max_down must be a number of seconds above 0, found "0"`, "x": `warm_max_down must be a number of seconds above 0, found "x"`}},
+		{name: "warm_after_power_loss", value: "verify", refused: map[string]string{
+			"": `warm_after_power_loss must be no or verify, found ""`, "yes": `warm_after_power_loss must be no or verify, found "yes"`}},
 		{name: "modern"},
 		{name: "no_modern", shows: "slab_chunk_max 1048576, slab_automove 0, maxconns_fast no, lru_segmented no, lru_maintainer_thread no, lru_crawler no, hash_algorithm jenkins, slab_reassign no"},
 		{name: "no_chunked_items", shows: "slab_chunk_max 1048576"},

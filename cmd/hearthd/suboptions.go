@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 )
 
 // suboption is a row of the -o table. set gets the value; without one ("-o name") it is not called when missing holds a complaint.
@@ -97,6 +98,23 @@ var suboptionTable = []suboption{
 		return nil
 	}, "internal algorithm history window, in seconds (default: 10)"},
 
+	// What is worth keeping at a start; memcached has none of these.
+	{"warm_max_down", argument, func(s *settings, v string) error {
+		n, ok := safeStrtoul(v)
+		if !ok || n == 0 {
+			return fail(1, "warm_max_down must be a number of seconds above 0, found \"%s\"", v)
+		}
+		s.cache.MaxDown = time.Duration(n) * time.Second
+		return nil
+	}, "start cold if nobody served the file for more seconds\n(default: no limit)"},
+	{"warm_after_power_loss", argument, func(s *settings, v string) error {
+		if v != "no" && v != "verify" {
+			return fail(1, "warm_after_power_loss must be no or verify, found \"%s\"", v)
+		}
+		s.cache.WarmAfterPowerLoss = v == "verify"
+		return nil
+	}, "what to do with a file that was not closed before the machine\nwent down: no: start cold; verify: keep what has a right\nchecksum, which may be old (default: no)"},
+
 	{"watcher_logbuf_size", argument, logBuffer("watcher_logbuf_size", func(s *settings, size int) { s.server.WatcherLogSize = size }),
 		"room in kilobytes for lines that wait for a watcher (default: 256)"},
 	{"worker_logbuf_size", argument, logBuffer("worker_logbuf_size", func(s *settings, size int) { s.server.WorkerLogSize = size }),
@@ -106,6 +124,19 @@ var suboptionTable = []suboption{
 		s.server.Mark = uint32(n)
 		return nil
 	}, "attributes an ID to a socket for ip filtering/firewalls (SO_MARK)"},
+
+	// What memcached has not: the HTTP side.
+	{"http_listen", argument, func(s *settings, v string) error {
+		s.site.Listen = v
+		if _, err := s.site.Address(); err != nil {
+			return fail(1, "hearthd: -o %v", err)
+		}
+		return nil
+	}, "serve /metrics, /healthz, /readyz and a live page over HTTP at\n[ADDRESS]:PORT; of the loopback if no address is told,\n* for any (default: off)"},
+	{"http_host", argument, func(s *settings, v string) error { s.site.Hosts = append(s.site.Hosts, v); return nil },
+		"a further name that http_listen is called by, * for any;\nmay be given more than once"},
+	{"http_pprof", "", func(s *settings, _ string) error { s.site.Profiles = true; return nil },
+		"serve /debug/pprof there too (default: off)"},
 
 	// For tests: the command debugtime, which debug builds of memcached have.
 	{"debugtime", "", func(s *settings, _ string) error { s.debugTime = true; return nil }, hidden},

@@ -243,7 +243,7 @@ func (w *worker) statsBinary(c *conn) {
 	req, s := &w.bin, w.srv
 	l := lister{dst: w.o.small, row: req.AppendStat}
 	switch args := bytes.Fields(req.Key); {
-	case w.listStats(&l, c, args):
+	case s.listStats(&l, c, subCommand(args)):
 	case string(args[0]) == "reset":
 		s.resetStats()
 	case string(args[0]) == "detail" && s.o.DisableDumping:

@@ -40,6 +40,18 @@ func faultingServer(path string) int {
 		return 3
 	}
 	fmt.Println(srv.Addrs()[0])
+	if os.Getenv("HEARTH_TEST_FAULT_ROWS") != "" {
+		none, err := unix.Mmap(-1, 0, 4096, unix.PROT_NONE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		if err != nil {
+			fmt.Println("mmap:", err)
+			return 3
+		}
+		go func() {
+			sum := 0
+			ok := srv.Rows("", func(string, string) { sum += int(none[sum]) })
+			fmt.Println("rows:", ok, sum)
+		}()
+	}
 	err = srv.Serve(context.Background())
 	fmt.Println("ended:", err)
 	if fault := (*server.FaultError)(nil); errors.As(err, &fault) {
@@ -102,6 +114,17 @@ func TestAFaultInTheMappingEndsTheProcess(t *testing.T) {
 				t.Errorf("ended with %v, said %q, %s", err, buf[:n], out.String())
 			}
 		})
+	}
+}
+
+// Whoever reads the counters is no worker, and meets the same end.
+func TestAFaultWhileRowsAreReadEndsServe(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "HEARTH_TEST_FAULT_FILE="+filepath.Join(t.TempDir(), "cache"), "HEARTH_TEST_FAULT_ROWS=1")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 70 || !strings.Contains(string(out), "ended: server: fault in the cache's memory at address") {
+		t.Errorf("ended with %v, said %s", err, out)
 	}
 }
 

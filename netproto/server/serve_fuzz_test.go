@@ -222,7 +222,7 @@ func (b *udpBench) ask(datagram []byte) (replies [][]byte) {
 	}
 }
 
-// FuzzUDP sends datagrams. Those that are no whole request get no reply; the others get the reply that the same bytes get on a connection, in datagrams that are
+// FuzzUDP sends datagrams. Those that are no whole request, or begin as a reply does, get no reply; the others get the reply that the same bytes get on a connection, in datagrams that are
 // numbered from 0, all full but the last, and carry the id of the request. The request in two datagrams, split anywhere, is not one.
 func FuzzUDP(f *testing.F) {
 	for _, seed := range serveSeeds() {
@@ -257,7 +257,7 @@ func FuzzUDP(f *testing.F) {
 			}
 			got = append(got, reply[8:]...)
 		}
-		if len(datagram) <= 8 || datagram[4] != 0 || datagram[5] != 1 {
+		if len(datagram) <= 8 || datagram[4] != 0 || datagram[5] != 1 || bytes.IndexByte([]byte("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789\x81"), datagram[8]) >= 0 {
 			if len(replies) > 0 {
 				t.Fatalf("%q: no request, but a reply: %q", datagram, got)
 			}

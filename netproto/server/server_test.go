@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -865,4 +866,50 @@ func TestAnswersAsMemcachedDoes(t *testing.T) {
 			RunTranscripts(t, startServer(t, func(o *setup) { o.server.Threads = threads }))
 		})
 	}
+}
+
+func TestRowsAreThoseOfStats(t *testing.T) {
+	r := start(t)
+	c := dial(t, r.addr)
+	c.ask("set a 0 0 1\r\nx\r\nget a\r\n", "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n")
+	for _, name := range []string{"", "settings", "items", "slabs", "workers"} {
+		told := c.stats(strings.TrimRight(" "+name, " "))
+		n := 0
+		if !r.srv.Rows(name, func(row, value string) {
+			n++
+			switch want, ok := told[row]; {
+			case !ok:
+				t.Errorf("stats %s has no row %s", name, row)
+			case strings.HasPrefix(row, "bytes") || strings.Contains(row, ":bytes_") || strings.Contains(row, "cpu_us") || strings.HasPrefix(row, "rusage"):
+			case row == "time" || row == "uptime" || strings.Contains(row, "juggles") || strings.Contains(row, "crawler") || strings.Contains(row, "moves_to") || strings.Contains(row, "number_") || strings.Contains(row, "age"):
+			case value != want:
+				t.Errorf("stats %s: %s is %q, Rows say %q", name, row, want, value)
+			}
+		}) || n != len(told) || n == 0 {
+			t.Errorf("stats %s: %d rows, want %d", name, n, len(told))
+		}
+	}
+	for _, name := range []string{"reset", "detail", "cachedump", "no such"} {
+		if r.srv.Rows(name, func(row, _ string) { t.Errorf("%q: row %s", name, row) }) {
+			t.Errorf("there are rows of %q", name)
+		}
+	}
+}
+
+func TestStatsWorkersTellTheLoadOfEach(t *testing.T) {
+	r := start(t) // with two workers, which take connections in turn
+	a, b := dial(t, r.addr), dial(t, r.addr)
+	b.ask("mn\r\n", "MN\r\n")
+	for range 200 {
+		b.ask("get nothing\r\n", "END\r\n")
+	}
+	st := a.stats(" workers")
+	if st["0:curr_connections"] != "1" || st["1:curr_connections"] != "1" || st["1:bytes_read"] != fmt.Sprint(len("mn\r\n")+200*len("get nothing\r\n")) || st["2:bytes_read"] != "" {
+		t.Errorf("%v", st)
+	}
+	if us, err := strconv.Atoi(st["1:cpu_us"]); err != nil || us == 0 {
+		t.Errorf("the busy worker took no processor time: %v", st)
+	}
+	b.Close()
+	until(t, "the connection to be gone", func() bool { return a.stats(" workers")["1:curr_connections"] == "0" })
 }

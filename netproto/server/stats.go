@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"net"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +21,7 @@ import (
 // resets. As there, words behind the sub-command are ignored.
 func (w *worker) stats(dst []byte, c *conn, args [][]byte) []byte {
 	l := lister{dst: dst, row: netproto.AppendStat}
-	if w.listStats(&l, c, args) {
+	if w.srv.listStats(&l, c, subCommand(args)) {
 		return append(l.dst, netproto.End...)
 	}
 	switch string(args[0]) {
@@ -35,27 +36,55 @@ func (w *worker) stats(dst []byte, c *conn, args [][]byte) []byte {
 	return append(dst, netproto.Error...)
 }
 
-// listStats lists those stats that are rows of names and values; false: args ask for something else.
-func (w *worker) listStats(l *lister, c *conn, args [][]byte) bool {
+// subCommand is the word behind "stats"; nothing reads like an empty one.
+func subCommand(args [][]byte) string {
 	if len(args) == 0 {
-		w.srv.generalStats(l)
-		return true
+		return ""
 	}
-	switch string(args[0]) {
+	return string(args[0])
+}
+
+// listStats lists those stats that are rows of names and values; false: name asks for something else. Whoever asks over a connection is asking, others nil.
+func (s *Server) listStats(l *lister, asking *conn, name string) bool {
+	switch name {
+	case "":
+		s.generalStats(l)
 	case "settings":
-		w.srv.settings(l)
+		s.settings(l)
 	case "items":
-		w.srv.itemStats(l)
+		s.itemStats(l)
 	case "slabs":
-		w.srv.slabStats(l)
+		s.slabStats(l)
 	case "conns":
-		w.srv.connStats(l, c)
+		s.connStats(l, asking)
 	case "sizes":
-		w.srv.sizes(l)
+		s.sizes(l)
+	case "workers":
+		s.workerStats(l)
 	default:
 		return false
 	}
 	return true
+}
+
+// Rows calls row with each row of `stats NAME`, in its order; an empty name is plain `stats`. False: there is no list of that name. Any goroutine may call it until
+// the cache is closed. A fault in the cache's memory ends Serve, as a worker's does, and Rows returns false.
+func (s *Server) Rows(name string, row func(name, value string)) (ok bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if f := s.faultOf(recover()); f != nil {
+			select {
+			case s.ended <- f:
+			default: // others have told already
+			}
+			ok = false
+		}
+	}()
+	l := lister{row: func(_ []byte, name string, value []byte) []byte {
+		row(name, string(value))
+		return nil
+	}}
+	return s.listStats(&l, nil, name)
 }
 
 func (s *Server) detail(dst []byte, args [][]byte) []byte {
@@ -265,6 +294,7 @@ func (s *Server) generalStats(l *lister) {
 	l.str("restart_reason", st.RestartReason)
 	l.int("restart_attach_us", st.RestartAttachMicros)
 	l.int("restart_sweep_ms", st.RestartSweepMillis)
+	l.bool("restart_sweeping", st.RestartSweeping)
 	l.uint("restart_items", st.RestartItems)
 	l.uint("corrupt_items", st.CorruptItems)
 	l.uint("index_bytes", st.HashBytes)
@@ -430,6 +460,18 @@ func (s *Server) slabStats(l *lister) {
 	}
 	l.uint("active_slabs", active)
 	l.uint("total_malloced", s.cache.Stats().TotalMalloced)
+}
+
+// workerStats lists `stats workers`, which memcached has not: how evenly the load lies on the workers.
+func (s *Server) workerStats(l *lister) {
+	for i, w := range s.workers {
+		p := strconv.Itoa(i) + ":"
+		l.int(p+"curr_connections", w.counters.conns.Load())
+		l.uint(p+"bytes_read", w.counters.bytesRead.Load())
+		l.uint(p+"bytes_written", w.counters.bytesWritten.Load())
+		l.uint(p+"conn_yields", w.counters.yields.Load())
+		l.int(p+"cpu_us", threadTime(int(w.counters.thread.Load())).Microseconds())
+	}
 }
 
 // connStats lists `stats conns`, listeners and connections by descriptor.

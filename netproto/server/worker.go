@@ -58,8 +58,12 @@ type worker struct {
 	handed []handed // from the acceptor, under mu
 
 	_        [64]byte // the counters are read by other threads: not on a line with what this one writes all the time
-	counters struct{ bytesRead, bytesWritten, yields, authCmds, authErrors, idleKicks, metaCmds, flushesRefused, tlsErrors atomic.Uint64 }
-	_        [64]byte
+	counters struct {
+		bytesRead, bytesWritten, yields, authCmds, authErrors, idleKicks, metaCmds, flushesRefused, tlsErrors atomic.Uint64
+
+		thread, conns atomic.Int64 // the thread's id, and the client connections now
+	}
+	_ [64]byte
 }
 
 // handed is a socket for a worker, and what its listener knows of it.
@@ -84,6 +88,7 @@ func (w *worker) run() {
 	defer runtime.UnlockOSThread()
 	debug.SetPanicOnFault(true)
 	defer w.reportFault()
+	w.counters.thread.Store(int64(unix.Gettid()))
 	w.s = w.srv.cache.NewSession()
 	w.events = make([]unix.EpollEvent, 256)
 	w.input = make([]byte, inputSize)
@@ -184,6 +189,9 @@ func (w *worker) adopt(c *conn) {
 	w.srv.mu.Unlock()
 	w.conns[c.fd] = c
 	w.live++
+	if c.udp == nil {
+		w.counters.conns.Add(1)
+	}
 }
 
 func (w *worker) closeWhere(f func(*conn) bool) {
@@ -216,6 +224,9 @@ func (w *worker) close(c *conn, reason string) {
 	}
 	w.conns[c.fd] = nil
 	w.live--
+	if c.udp == nil {
+		w.counters.conns.Add(-1)
+	}
 	w.srv.forget(c)
 	c.fd = -1
 }
@@ -231,13 +242,20 @@ func (w *worker) queue(c *conn) {
 // fault is what a system call's EFAULT panics with, so that it ends where SIGBUS does.
 type fault struct{ what string }
 
-// reportFault turns a fault in the cache's memory into the end of Serve. Other panics are bugs and go their way. With SetPanicOnFault a bad
-// access comes as a runtime.Error that has an address; a nil pointer is none of those.
+// reportFault turns a fault in the cache's memory into the end of Serve.
 func (w *worker) reportFault() {
-	var f *FaultError
-	switch r := recover().(type) {
+	if f := w.srv.faultOf(recover()); f != nil {
+		w.srv.ended <- f
+		select {} // its session stays in the section: the memory under it must not be reused by those who still run
+	}
+}
+
+// faultOf is the fault in the cache's memory that r, what recover returned, tells of, logged; nil: there was no panic. Other panics are bugs and go their
+// way. With SetPanicOnFault a bad access comes as a runtime.Error that has an address; a nil pointer is none of those.
+func (s *Server) faultOf(r any) (f *FaultError) {
+	switch r := r.(type) {
 	case nil:
-		return
+		return nil
 	case fault:
 		f = &FaultError{What: r.what}
 	case interface {
@@ -248,7 +266,6 @@ func (w *worker) reportFault() {
 	default:
 		panic(r)
 	}
-	w.srv.o.Logger.Error("server: fault in the cache's memory", "address", fmt.Sprintf("%#x", f.Addr), "what", f.What, "stack", string(debug.Stack()))
-	w.srv.ended <- f
-	select {} // its session stays in the section: the memory under it must not be reused by those who still run
+	s.o.Logger.Error("server: fault in the cache's memory", "address", fmt.Sprintf("%#x", f.Addr), "what", f.What, "stack", string(debug.Stack()))
+	return f
 }

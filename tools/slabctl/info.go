@@ -64,7 +64,7 @@ func info(c *cli.Context, in *restore.Inspected) error {
 		}
 		pages = int(n / mmapslab.PageSize)
 	}
-	switch v := restore.Judge(f, pages, restore.Here{BootID: restore.BootID(), SinceBoot: int64(restore.SinceBoot())}); {
+	switch v := restore.Judge(f, pages, restore.Here{BootID: restore.BootID(), SinceBoot: int64(restore.SinceBoot()), Wall: time.Now().Unix()}, restore.Policy{}); {
 	case in.Server != "":
 		say("a start", "%s", paint(c, yellow, "would exit: pid "+in.Server+" serves from the file"))
 	case v.Kind == restore.Cold:

@@ -1,0 +1,4 @@
+package web
+
+// MaxConns is the limit of connections.
+const MaxConns = maxConns
