@@ -32,6 +32,7 @@ type config struct {
 	coreDumps  bool   // -r
 	lockMemory bool   // -k
 	verbosity  int    // -v, counted
+	jsonLog    bool   // -o log_format
 	warnings   string // lines for stderr
 }
 
@@ -161,7 +162,7 @@ func (s *settings) flags() []cli.Flag {
 			return &exit{stdout: versionLine()}
 		}),
 		opt('r', "enable-coredumps", nothing, "", "maximize core file limit", "", on(&s.coreDumps)),
-		opt('v', "verbose", maybeValue, "", "verbose (print errors/warnings while in event loop)\n-vv also print the slab classes and client commands\n-vvv also print state transitions", "",
+		opt('v', "verbose", maybeValue, "", "verbose (also log clients that are turned away)\n-vv also print the slab classes and log connections and client commands\n-vvv the same", "",
 			func(string) error { s.verbosity++; return nil }),
 		opt('d', "daemon", nothing, "", "run as a daemon", "", on(&s.daemon)),
 		opt('l', "listen", oneValue, "addr", "interface to listen on, host or host:port, several with commas;\nmay be given several times", "all", func(v string) error {

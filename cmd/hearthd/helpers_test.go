@@ -86,7 +86,7 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-var startedLine = regexp.MustCompile(`msg=started addr="?([^ ,"]*)`)
+var startedLine = regexp.MustCompile(`(?:msg=started addr="?|"msg":"started","addr":")([^ ,"]*)`)
 
 // startHearthd starts hearthd on a free port of the loopback and returns when it serves. Arguments come after the defaults, so they win; with a
 // -s the address is the socket's. It is killed at the end of the test if it still runs.

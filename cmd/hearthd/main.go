@@ -30,6 +30,9 @@ func main() {
 		}
 		err = serve(c)
 	}
+	if c != nil && c.jsonLog {
+		err = inLog(err)
+	}
 	os.Exit(exitCode(err))
 }
 
@@ -42,7 +45,8 @@ func serve(c *config) error {
 	spareProcessors(c.server.Threads)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT, unix.SIGUSR1)
 	defer stop()
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	log, calm := newLog(os.Stderr, c.jsonLog)
+	defer calm.flush()
 	signal.Ignore(unix.SIGPIPE)
 	systemd := &manager{log: log}
 	onHangup(func() { systemd.reloading(func() { reload(c, log) }) })

@@ -292,6 +292,17 @@ func exitCode(err error) int {
 	return 1
 }
 
+// inLog makes err, if it ends the process, a line of the JSON log instead of memcached's text.
+func inLog(err error) error {
+	stop := (*exit)(nil)
+	if !errors.As(err, &stop) {
+		return err
+	}
+	log, _ := newLog(os.Stderr, true)
+	log.Error("ended", "err", strings.TrimSpace(stop.stderr), "code", stop.code)
+	return &exit{code: stop.code, stdout: stop.stdout}
+}
+
 // spareProcessors sees to it that Go's scheduler has an idle P however many workers run: beside theirs one for the keeper, and one that is idle. A
 // worker that waits in epoll lends its P out only if there is no idle one; without one, on a machine or in a cgroup with no more processors than
 // workers, the runtime's monitor wakes up every 20 us to take it from each that waits, which was a tenth of a pinned server's time. $GOMAXPROCS

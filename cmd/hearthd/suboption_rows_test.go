@@ -172,6 +172,7 @@ func suboptionRows() []suboptionRow {
 		{name: "track_sizes", shows: "track_sizes yes", works: answers("stats sizes\r\n", "STAT 64 1\r\nEND\r\n")},
 		{name: "http_listen", value: ":0", refused: map[string]string{ // what it does: TestSite
 			"": "hearthd: -o http_listen=: want [ADDRESS]:PORT", "localhost": "hearthd: -o http_listen=localhost: want [ADDRESS]:PORT"}},
+		{name: "log_format", value: "json", refused: map[string]string{"xml": "hearthd: -o log_format=xml: want text or json", "": "hearthd: -o log_format=: want text or json"}},
 		{name: "http_host", value: "cache1", more: "-o http_listen=:0"},
 		{name: "http_pprof", more: "-o http_listen=:0"},
 		{name: "debugtime", works: answers("debugtime 5\r\n", "OK\r\n")},

@@ -138,6 +138,13 @@ var suboptionTable = []suboption{
 	{"http_pprof", "", func(s *settings, _ string) error { s.site.Profiles = true; return nil },
 		"serve /debug/pprof there too (default: off)"},
 
+	{"log_format", argument, func(s *settings, v string) error {
+		if s.jsonLog = v == "json"; v != "json" && v != "text" {
+			return fail(1, "hearthd: -o log_format=%s: want text or json", v)
+		}
+		return nil
+	}, "lines of the log on stderr: text or json (default: text)"},
+
 	// For tests: the command debugtime, which debug builds of memcached have.
 	{"debugtime", "", func(s *settings, _ string) error { s.debugTime = true; return nil }, hidden},
 

@@ -167,5 +167,9 @@ func (w *worker) countAttempt(a *authState, ok bool) {
 	if a.done = ok; !ok {
 		w.counters.authErrors.Add(1)
 		a.failures++
+		if w.srv.verbosity.Load() >= 1 {
+			peer, _ := unix.Getpeername(w.fd)
+			w.srv.o.Logger.Warn("server: authentication failed", "client", addrText(netAddr(peer)), "failures", a.failures)
+		}
 	}
 }

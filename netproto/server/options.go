@@ -76,7 +76,7 @@ type Options struct {
 	PrefixDelimiter byte
 	// Detail starts with `stats detail` counting (any -D).
 	Detail bool
-	// Verbosity is the initial log level (-v): from 2 on, connections and request lines are logged.
+	// Verbosity is the initial log level (-v): from 1 on, clients that are turned away are logged, from 2 on connections and request lines.
 	Verbosity int
 
 	// Tuning holds the initial settings of background work; default DefaultTuning.

@@ -317,6 +317,9 @@ func (s *Server) acceptFrom(l *listener, pick *picker) bool {
 		if now > int64(s.o.MaxConns) {
 			s.conns.Add(-1)
 			s.rejected.Add(1)
+			if s.verbosity.Load() >= 1 {
+				s.o.Logger.Warn("server: too many connections", "limit", s.o.MaxConns)
+			}
 			unix.Write(fd, []byte(netproto.TooManyConns))
 			unix.Close(fd)
 			continue
