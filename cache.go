@@ -159,7 +159,7 @@ func Open(o Options) (*Cache, error) {
 	}
 	var file *mmapslab.File
 	if o.Path != "" {
-		if file, err = mmapslab.OpenFile(o.Path, o.LockWait); err != nil {
+		if file, err = o.openFile(); err != nil {
 			return nil, fmt.Errorf("hearth: %w", err)
 		}
 	}
@@ -188,9 +188,7 @@ func open(o Options, file *mmapslab.File) (c *Cache, err error) {
 		if err = c.takeNote(file); err != nil {
 			return nil, errors.Join(fmt.Errorf("hearth: %w", err), file.Close())
 		}
-		here := restore.Here{BootID: o.Clock.BootID(), SinceBoot: int64(c.started), Wall: o.Clock.Wall()}
-		policy := restore.Policy{MaxDown: int64(o.MaxDown / time.Second), PowerLoss: o.WarmAfterPowerLoss}
-		verdict = restore.Judge(file, int(o.MemoryLimit/mmapslab.PageSize), here, policy)
+		verdict = o.judge(file)
 	}
 	if verdict.Kind != restore.Cold {
 		if v, err := c.attachOrNot(file, verdict); err != nil {
@@ -237,6 +235,41 @@ func (c *Cache) takeNote(file *mmapslab.File) error {
 	}
 	c.fault.notes = notes
 	return debug.SetCrashOutput(notes, debug.CrashOptions{})
+}
+
+// openFile opens the file, or takes over the one that is open.
+func (o *Options) openFile() (*mmapslab.File, error) {
+	if o.File != nil {
+		return mmapslab.Inherit(o.File, o.Path)
+	}
+	return mmapslab.OpenFile(o.Path, o.LockWait)
+}
+
+func (o *Options) judge(file *mmapslab.File) restore.Verdict {
+	here := restore.Here{BootID: o.Clock.BootID(), SinceBoot: int64(o.Clock.Boot()), Wall: o.Clock.Wall()}
+	policy := restore.Policy{MaxDown: int64(o.MaxDown / time.Second), PowerLoss: o.WarmAfterPowerLoss}
+	return restore.Judge(file, int(o.MemoryLimit/mmapslab.PageSize), here, policy)
+}
+
+// CanTakeOver looks whether Open would start warm from o.File, which another cache still has open, and returns nil or why not. It judges the file as after a
+// kill, which is the worst that the other can leave, and changes nothing.
+func CanTakeOver(o Options) error {
+	o, err := o.withDefaults()
+	if err != nil {
+		return err
+	}
+	if o.Path == "" || o.File == nil {
+		return fmt.Errorf("%w: there is no file to take over", ErrOption)
+	}
+	file, err := o.openFile()
+	if err != nil {
+		return fmt.Errorf("hearth: %w", err)
+	}
+	defer file.Close()
+	if v := o.judge(file); v.Kind == restore.Cold {
+		return fmt.Errorf("hearth: take over %s: it would be cold: %s", o.Path, v.Reason)
+	}
+	return nil
 }
 
 func (c *Cache) config() mmapslab.Config {
@@ -429,7 +462,24 @@ func (c *Cache) identity() mmapslab.Identity {
 
 // Close stops the cache clean, so that the next Open finds everything. While sessions are open or items pinned it fails and changes nothing. It
 // fails, too, when the file cannot be saved; then the cache is closed, and the next start is as after a kill. After a Fault it returns that, and saves nothing.
-func (c *Cache) Close() error {
+func (c *Cache) Close() error { return c.close(c.store.MarkClean) }
+
+// HandOver is Close for a cache that is opened again at once, within this boot: it does not wait for a disk.
+func (c *Cache) HandOver() error {
+	return c.close(func(id mmapslab.Identity) error { return c.store.SetState(mmapslab.Clean, id) })
+}
+
+// File returns a descriptor of the open slab file, the caller's own. While it is open, here or in a process that inherited it, the file stays locked, also when the
+// cache is closed; Options.File is where the next cache takes it from. The two must not be open at a time. Without a file it fails.
+func (c *Cache) File() (*os.File, error) {
+	if c.store.File() == nil {
+		return nil, fmt.Errorf("%w: there is no file", ErrOption)
+	}
+	return c.store.File().Share()
+}
+
+// close is Close; mark marks the saved file as clean.
+func (c *Cache) close(mark func(mmapslab.Identity) error) error {
 	c.crawler.hold(true)
 	defer c.crawler.hold(false)
 	c.StopCrawl()
@@ -465,7 +515,7 @@ func (c *Cache) Close() error {
 	c.recl.collect()
 	items := c.index.Len()
 	fault.Point("hearth.close.drained")
-	err := c.save()
+	err := c.save(mark)
 	fault.Point("hearth.close.saved")
 	err = errors.Join(err, c.store.Close())
 	if c.opts.NoteCrashes && c.opts.Path != "" {
@@ -476,7 +526,7 @@ func (c *Cache) Close() error {
 }
 
 // save writes the checkpoint and marks the file as clean.
-func (c *Cache) save() error {
+func (c *Cache) save(mark func(mmapslab.Identity) error) error {
 	if c.store.Anonymous() {
 		return nil
 	}
@@ -487,7 +537,7 @@ func (c *Cache) save() error {
 	}
 	fault.Point("hearth.close.checkpoint")
 	c.store.Edit(func(sb *mmapslab.Superblock) { sb.Stopped, sb.Unclean, sb.OwnFaults = c.opts.Clock.Wall(), 0, 0 })
-	return c.store.MarkClean(c.identity())
+	return mark(c.identity())
 }
 
 // Check proves that the cache is consistent, and returns what it finds wrong. No session may be in a section, and no draft under way.

@@ -2,6 +2,7 @@ package hearth
 
 import (
 	"log/slog"
+	"os"
 	"time"
 
 	"hearth/lru"
@@ -11,6 +12,8 @@ import (
 type Options struct {
 	// Path is the slab file that keeps the cache over restarts (-e). Empty: anonymous memory, nothing stays.
 	Path string
+	// File is the open file at Path, locked, of a cache that hands over: see Cache.File. It stays the caller's. Default: Open opens and locks the file.
+	File *os.File
 	// MemoryLimit is the memory for items in bytes (-m), rounded down to whole pages of 1 MiB; default 64 MiB, at most 256 GiB.
 	MemoryLimit int64
 	// GrowthFactor is the ratio of neighbouring chunk sizes (-f), above 1; default 1.25.

@@ -91,6 +91,33 @@ func OpenFile(path string, wait time.Duration) (*File, error) {
 	}
 }
 
+// Inherit is OpenFile for a file that is open and locked already, by this process or by the one that started it. The lock belongs to the open file description,
+// and that lives while anybody has a descriptor of it: f stays the caller's, and until it is closed the lock is held, also after Close. To lock it once more
+// changes nothing when the lock is there, which it must be; so there is no moment at which a third process could get in between two that share f, whichever
+// of them dies. They themselves must agree on who of them uses the file. It changes no byte.
+func Inherit(f *os.File, path string) (*File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("mmapslab: inherit %s: %w", path, err)
+	}
+	file := &File{f: os.NewFile(uintptr(fd), path), path: path}
+	same, err := isAt(file.f, path)
+	switch {
+	case err != nil:
+	case !same:
+		err = fmt.Errorf("mmapslab: inherit %s: there is another file now, want the one that was handed over", path)
+	case unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil:
+		err = fmt.Errorf("mmapslab: inherit %s: %w, pid %s", path, ErrLocked, holder(file.f))
+	default:
+		err = file.look()
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
 // isAt tells whether the open file is still the one at path.
 func isAt(f *os.File, path string) (bool, error) {
 	mine, err := f.Stat()
@@ -267,6 +294,15 @@ func (file *File) Close() error {
 		return nil
 	}
 	return file.f.Close()
+}
+
+// Share returns another descriptor of the open file, and so of its lock: see Inherit.
+func (file *File) Share() (*os.File, error) {
+	fd, err := unix.FcntlInt(file.f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("mmapslab: share %s: %w", file.path, err)
+	}
+	return os.NewFile(uintptr(fd), file.path), nil
 }
 
 // Chown gives the file to a user and group, for a server that drops root and must open it again later.

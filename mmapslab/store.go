@@ -739,6 +739,9 @@ func (s *Store) MarkClean(id Identity) error {
 	return s.sync(0, checkpointArea)
 }
 
+// File is the store's file, nil when its memory is anonymous.
+func (s *Store) File() *File { return s.file }
+
 // Unmap unmaps the memory and keeps the file and its lock, for another try at the same file.
 func (s *Store) Unmap() error { return s.arena.unmapNow() }
 

@@ -34,6 +34,10 @@ type config struct {
 	verbosity  int    // -v, counted
 	jsonLog    bool   // -o log_format
 	warnings   string // lines for stderr
+
+	program   string       // the path it was started from
+	from      *predecessor // whom it succeeds; nil: it was not started by a hand-over
+	announced bool         // see announce
 }
 
 // settings collects the flags in memcached's terms, in the order they stand in; finish judges them together.

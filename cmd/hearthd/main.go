@@ -19,10 +19,14 @@ import (
 func main() {
 	c, err := parse(os.Args, os.Getenv)
 	if err == nil {
+		c.program = programPath()
 		err = takeSockets(c)
 	}
 	if err == nil {
-		if !isDaemon() {
+		err = takeOver(c)
+	}
+	if err == nil {
+		if !isDaemon() && c.from == nil {
 			os.Stderr.WriteString(c.warnings)
 			if c.daemon {
 				os.Exit(daemonize(c))
@@ -48,6 +52,8 @@ func serve(c *config) error {
 	log, calm := newLog(os.Stderr, c.jsonLog)
 	defer calm.flush()
 	signal.Ignore(unix.SIGPIPE)
+	handOver := make(chan os.Signal, 1)
+	signal.Notify(handOver, unix.SIGUSR2)
 	systemd := &manager{log: log}
 	onHangup(func() { systemd.reloading(func() { reload(c, log) }) })
 
@@ -73,58 +79,123 @@ func serve(c *config) error {
 	}
 	c.cache.Logger, c.server.Logger, c.site.Logger = log, log, log
 	c.cache.NoteCrashes = true
+	if c.from != nil {
+		if err := c.from.wait(ctx, c, log); errors.Is(err, errStay) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	for {
+		if again, err := serveCache(ctx, c, log, systemd, handOver); !again {
+			return err
+		}
+	}
+}
+
+// serveCache opens the cache and the listeners and serves until it is told to stop, or until another process has taken over: see handover.go. It returns true when
+// that process failed: all is to go on from where it was.
+func serveCache(ctx context.Context, c *config, log *slog.Logger, systemd *manager, handOver <-chan os.Signal) (again bool, err error) {
 	cache, err := hearth.Open(c.cache)
 	if errors.Is(err, hearth.ErrOption) {
-		return fail(exUsage, "%v", err)
+		return false, fail(exUsage, "%v", err)
 	}
 	if err != nil {
-		return fail(exOSErr, "%v", err)
+		return false, fail(exOSErr, "%v", err)
 	}
+	c.from.point("opened")
 	srv, err := server.New(cache, c.server)
 	if err != nil {
-		return fail(exOSErr, "%v", errors.Join(err, cache.Close()))
+		return false, fail(exOSErr, "%v", errors.Join(err, cache.Close()))
 	}
 	site, err := web.Listen(c.site, srv)
 	if err != nil {
-		return fail(exOSErr, "%v", errors.Join(err, cache.Close()))
+		return false, fail(exOSErr, "%v", errors.Join(err, cache.Close()))
 	}
+	c.from.point("listening")
+	if c.cache.File != nil { // the cache has its own descriptor
+		c.cache.File.Close()
+	}
+	c.cache.File, c.server.Sockets, c.server.Conns, c.site.Socket = nil, nil, nil, nil
+	announce(c, log, systemd, cache, srv, site)
 	go site.Serve()
-	if c.verbosity > 1 {
-		os.Stderr.WriteString(slabClasses(cache.Options().ChunkSizes()))
-	}
-	writePortFile(os.Getenv("MEMCACHED_PORT_FILENAME"), srv.Addrs())
-	writePidFile(c.pidFile)
-	systemd.serving(joinAddrs(srv.Addrs()), cache.Stats())
-	started := []any{"addr", joinAddrs(srv.Addrs()), "pid", os.Getpid(), "memory", fmt.Sprintf("%dm", c.cache.MemoryLimit/mib), "file", c.cache.Path, "version", version}
-	if site != nil {
-		started = append(started, "http", site.Addr())
-	}
-	log.Info("started", started...)
-	startedDaemon(c)
 
+	serving, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
+	waiting, stopWaiting := context.WithCancel(ctx)
+	defer stopWaiting()
+	var next *successor
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		if next = awaitSuccessor(waiting, c, log, cache, srv, site, handOver); next != nil {
+			leave(server.ErrHandOver)
+		}
+	})
 	stopping := sync.OnceFunc(func() { site.Stopping(); systemd.stopping() })
-	context.AfterFunc(ctx, stopping)
-	err = srv.Serve(ctx)
+	defer context.AfterFunc(ctx, stopping)()
+	err = srv.Serve(serving)
 	if fault := (*server.FaultError)(nil); errors.As(err, &fault) {
 		cache.NoteFault(fault)
-		return fail(exSoftware, "%v", err) // the file is not closed: what it says about itself is still true, and a clean mark would not be
+		return false, fail(exSoftware, "%v", err) // the file is not closed: what it says about itself is still true, and a clean mark would not be
+	}
+	stopWaiting()
+	watch.Wait()
+	site.Close() // before the cache whose counters it reads
+	if next != nil && err == nil && ctx.Err() == nil {
+		return handTo(ctx, c, log, systemd, next, cache, srv.Released())
 	}
 	stopping()
-	site.Close() // before the cache whose counters it reads
+	for _, conn := range srv.Released() {
+		unix.Close(conn.FD)
+	}
 	reason := "signal"
 	if errors.Is(err, server.ErrShutdown) {
 		reason, err = "shutdown command", nil
 	}
-	if err = errors.Join(err, cache.Close()); errors.As(err, new(*hearth.Fault)) {
-		return fail(exSoftware, "%v", err)
+	if next != nil {
+		next.dismiss()
+		next.close()
+	}
+	err = errors.Join(err, cache.Close())
+	if errors.As(err, new(*hearth.Fault)) {
+		return false, fail(exSoftware, "%v", err)
 	} else if err != nil {
-		return fail(exOSErr, "%v", err)
+		return false, fail(exOSErr, "%v", err)
 	}
 	log.Info("stopped", "reason", reason)
 	if c.daemon {
 		removePidFile(c.pidFile)
 	}
-	return nil
+	return false, nil
+}
+
+// announce tells everybody who wants to know that clients are served, or are about to be.
+func announce(c *config, log *slog.Logger, systemd *manager, cache *hearth.Cache, srv *server.Server, site *web.Site) {
+	addrs := joinAddrs(srv.Addrs())
+	if c.announced { // after a hand-over that failed
+		log.Info("serves again", "addr", addrs)
+		return
+	}
+	c.announced = true
+	if c.verbosity > 1 {
+		os.Stderr.WriteString(slabClasses(cache.Options().ChunkSizes()))
+	}
+	if c.from != nil && c.from.alive {
+		systemd.ready.Store(true)
+		c.from.taken(servingState(addrs, cache.Stats()))
+	} else {
+		systemd.serving(servingState(addrs, cache.Stats()))
+	}
+	writePortFile(os.Getenv("MEMCACHED_PORT_FILENAME"), srv.Addrs())
+	writePidFile(c.pidFile, c.from == nil)
+	started := []any{"addr", addrs, "pid", os.Getpid(), "memory", fmt.Sprintf("%dm", c.cache.MemoryLimit/mib), "file", c.cache.Path, "version", version}
+	if site != nil {
+		started = append(started, "http", site.Addr())
+	}
+	log.Info("started", started...)
+	if c.from == nil {
+		startedDaemon(c)
+	}
 }
 
 // reload is what SIGHUP does. With a bad file the users, or the certificates, stay as they were.

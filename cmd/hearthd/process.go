@@ -145,16 +145,11 @@ func isDaemon() bool { return os.Getenv(daemonMark) != "" }
 // daemonize starts the daemon and returns the exit code for this process: 0 once the daemon serves, else its exit code. memcached returns
 // at once and leaves a script to find out; here what goes wrong at the start is on the terminal.
 func daemonize(c *config) int {
-	exe, err := os.Executable()
-	if err != nil {
-		return exitCode(fail(exOSErr, "failed to daemon() in order to daemonize: %v", err))
-	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return exitCode(fail(exOSErr, "failed to daemon() in order to daemonize: %v", err))
 	}
-	cmd := exec.Command(exe)
-	cmd.Args = os.Args
+	cmd := exec.Command(c.program, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), daemonMark+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{w}
@@ -207,11 +202,12 @@ func onHangup(f func()) {
 }
 
 // writePidFile writes the file under another name first, so that nobody ever reads half a pid. Trouble with it is told and no reason not to serve.
-func writePidFile(path string) {
+// alone: no other server is known of, so there should be none in the file.
+func writePidFile(path string, alone bool) {
 	if path == "" {
 		return
 	}
-	if old, err := os.ReadFile(path); err == nil {
+	if old, err := os.ReadFile(path); err == nil && alone {
 		line, _, _ := strings.Cut(string(old), "\n")
 		if pid, ok := safeStrtoul(line); ok && int(pid) > 0 && unix.Kill(int(pid), 0) == nil {
 			fmt.Fprintf(os.Stderr, "WARNING: The pid file contained the following (running) pid: %d\n", pid)

@@ -36,14 +36,20 @@ func (m *manager) tell(state ...string) {
 	}
 }
 
-// serving tells that clients are served, and of a start what the operator wants to know first. The pid matters with -d only.
-func (m *manager) serving(addrs string, st hearth.Stats) {
+// servingState tells of a start what the operator wants to know first. The pid matters with -d and after a hand-over.
+func servingState(addrs string, st hearth.Stats) string {
 	start := "cold: " + st.RestartReason
 	if st.RestartKind != "cold" {
 		start = fmt.Sprintf("warm, %d items: %s", st.CurrItems, st.RestartReason)
 	}
+	return fmt.Sprintf("MAINPID=%d\nSTATUS=serving %s, %s", os.Getpid(), addrs, strings.ReplaceAll(start, "\n", " "))
+}
+
+// serving tells that clients are served. By default the manager listens to the main process only; so after a hand-over it is the old one that tells, and what
+// comes after that, its end too, is about the new one.
+func (m *manager) serving(state string) {
 	m.ready.Store(true)
-	m.tell(daemon.SdNotifyReady, fmt.Sprintf("MAINPID=%d", os.Getpid()), fmt.Sprintf("STATUS=serving %s, %s", addrs, strings.ReplaceAll(start, "\n", " ")))
+	m.tell(daemon.SdNotifyReady, state)
 }
 
 // reloading runs f and tells when it began and ended. Before the server serves, nothing is told: the end would pass for that of the start.

@@ -144,7 +144,7 @@ func (w *worker) turn(c *conn, ev uint32) {
 		switch {
 		case len(c.in) > 0 && !c.served || c.get.active || c.dump != nil:
 			in = c.in
-		case ev == 0 && !c.hidden() || w.stopping:
+		case ev == 0 && !c.hidden() || w.stopping && !w.finishing(c):
 			in = nil
 		default:
 			if in = w.read(c); c.dead {
@@ -168,8 +168,8 @@ func (w *worker) endTurn(c *conn) {
 	case c.dead, c.closing && !pending:
 		w.close(c, c.reason)
 		return
-	case w.stopping && c.drained():
-		w.close(c, netproto.LogCloseShutdown)
+	case w.stopping && w.over(c):
+		w.letGo(c)
 		return
 	}
 	w.countUpload(c)
@@ -187,7 +187,7 @@ func (w *worker) endTurn(c *conn) {
 	case c.up.kind == uploadDrop:
 		state = connSwallow
 	}
-	if !pending && (!c.served && (len(c.in) > 0 || c.get.active || c.dump != nil) || c.hidden() && !w.stopping) {
+	if !pending && (!c.served && (len(c.in) > 0 || c.get.active || c.dump != nil) || c.hidden() && (!w.stopping || w.finishing(c))) {
 		w.queue(c)
 	}
 	if events != c.events {

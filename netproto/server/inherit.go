@@ -20,7 +20,9 @@ func inherit(o *Options) (tcp, udp []listener, err error) {
 			closeListeners(udp)
 		}
 	}()
-	o.Listen, o.UnixSocket, o.NoTCP, o.UDPPort = nil, "", true, 0
+	if !o.Resumed {
+		o.Listen, o.UnixSocket, o.NoTCP, o.UDPPort = nil, "", true, 0
+	}
 	for _, f := range o.Sockets {
 		l, stream, err := o.inheritOne(f)
 		if err != nil {
@@ -28,9 +30,11 @@ func inherit(o *Options) (tcp, udp []listener, err error) {
 		}
 		switch a := l.addr.(type) {
 		case *net.UDPAddr:
-			o.UDPPort = a.Port
+			if !o.Resumed {
+				o.UDPPort = a.Port
+			}
 		case *net.TCPAddr:
-			if o.NoTCP {
+			if !o.Resumed && o.NoTCP {
 				o.NoTCP, o.Port = false, a.Port
 			}
 		case *net.UnixAddr:
@@ -88,6 +92,7 @@ func (o *Options) inheritOne(f *os.File) (l listener, stream bool, err error) {
 	l.addr, l.protocol = netAddr(sa), e.protocol
 	switch a, isTCP := l.addr.(*net.TCPAddr); {
 	case isTCP && stream:
+		l.tls = e.tls
 		err = setAll(l.fd, connOptions)
 	case isTCP:
 		l.addr = (*net.UDPAddr)(a)

@@ -142,6 +142,9 @@ func (s *Server) markListeners() {
 		if _, local := l.addr.(*net.UnixAddr); local {
 			continue
 		}
+		if mark, err := unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_MARK); err == nil && uint32(mark) == s.o.Mark {
+			continue // by whom we have it from, who may have had a privilege that we do not
+		}
 		if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_MARK, int(s.o.Mark)); err != nil {
 			s.o.Logger.Warn("server: mark a listener (-o sock_cookie_id)", "addr", l.addr, "mark", s.o.Mark, "err", inCWords(err))
 		}

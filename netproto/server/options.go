@@ -25,6 +25,10 @@ type Options struct {
 	// prefix of an entry of -l means the same here (os.NewFile). New closes the files and keeps descriptors of its own; when it closes those, the
 	// sockets remain with whoever shares them.
 	Sockets []*os.File
+	// Resumed says that Sockets are of a server with these options (see Server.Sockets): the settings go on showing what the options say.
+	Resumed bool
+	// Conns are connections that such a server let go of (see Server.Released). Once New has returned a server they are its own.
+	Conns []Conn
 	// Mark is put on TCP and UDP listeners, and so on their connections, for packet filters to go by (-o sock_cookie_id, SO_MARK); default none.
 	// It takes a privilege, without which the server warns and goes on.
 	Mark uint32

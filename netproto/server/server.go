@@ -52,11 +52,12 @@ type Server struct {
 	workers    []*worker
 	ep, wake   int // the acceptor's epoll instance, and the eventfd that wakes it
 
-	closed    atomic.Bool // no more connections
-	stopping  atomic.Bool // closed, and the acceptor is gone
-	ended     chan error  // ErrShutdown or a *FaultError, from workers
-	verbosity atomic.Int32
-	clock     atomic.Int64 // seconds since start, for secs_since_last_cmd
+	closed      atomic.Bool // no more connections
+	stopping    atomic.Bool // closed, and the acceptor is gone
+	handingOver bool        // stopping is for a hand-over; written before it
+	ended       chan error  // ErrShutdown or a *FaultError, from workers
+	verbosity   atomic.Int32
+	clock       atomic.Int64 // seconds since start, for secs_since_last_cmd
 
 	conns, peakConns        atomic.Int64 // client connections now, and the most there were
 	totalConns, rejected    atomic.Uint64
@@ -75,6 +76,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	registry map[int]*conn // by descriptor; a descriptor is closed under mu, so that `stats conns` asks the right socket
+	kept     []Conn        // see Released
 }
 
 // New opens the listeners. The errors of those start as memcached's do ("failed to listen on TCP port 11211: ...").
@@ -116,6 +118,7 @@ func New(cache *hearth.Cache, o Options) (*Server, error) {
 		s.closePolls()
 		return nil, fmt.Errorf("server: epoll for %d threads: %w", o.Threads, err)
 	}
+	s.resume(o.Conns)
 	return s, nil
 }
 
@@ -161,7 +164,7 @@ func (s *Server) Addrs() []net.Addr {
 
 // Serve serves until ctx is done, then returns nil; or until a shutdown command, then returns ErrShutdown. Both are graceful: no more
 // connections, what was read is answered, replies on their way go out within stopTimeout, all sessions are closed on return, and the
-// cache can be. A *FaultError is different: see there.
+// cache can be. When the context's cause is ErrHandOver, clients stay connected: see Released. A *FaultError is different: see there.
 func (s *Server) Serve(ctx context.Context) error {
 	faults := s.cache.Faults() // of its background work
 	var running sync.WaitGroup
@@ -184,6 +187,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	if _, fault := how.(*FaultError); fault {
 		return how
 	}
+	s.handingOver = how == nil && context.Cause(ctx) == ErrHandOver
 	s.closed.Store(true)
 	wakeUp(s.wake)
 	<-accepting

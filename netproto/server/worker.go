@@ -72,6 +72,7 @@ type handed struct {
 	protocol Protocol
 	peer     netip.AddrPort
 	tls      *tlsConn // nil: plain
+	before   *Conn    // what it was in another server; nil: it is new
 }
 
 // handOver gives the worker a new connection. It is called by the acceptor.
@@ -123,11 +124,15 @@ func (w *worker) run() {
 			w.dropSlow()
 		}
 		if !w.stopping && w.srv.stopping.Load() {
-			w.stopping, w.deadline = true, time.Now().Add(stopTimeout)
+			timeout := stopTimeout
+			if w.srv.handingOver {
+				timeout = handOverTimeout
+			}
+			w.stopping, w.deadline = true, time.Now().Add(timeout)
 			w.takeHanded()
-			w.closeWhere((*conn).drained)
+			w.letGoWhere(w.over)
 		} else if w.stopping && time.Now().After(w.deadline) {
-			w.closeWhere(func(*conn) bool { return true })
+			w.letGoWhere(func(*conn) bool { return true })
 		}
 		w.s.End()
 	}
@@ -164,6 +169,9 @@ func (w *worker) takeHanded() {
 		if c.tls != nil {
 			c.tls.w = w
 		}
+		if h.before != nil {
+			w.restore(c, h.before)
+		}
 		w.adopt(c)
 		if w.srv.verbosity.Load() >= 2 {
 			w.srv.o.Logger.Debug("server: new connection", "fd", c.fd)
@@ -194,10 +202,10 @@ func (w *worker) adopt(c *conn) {
 	}
 }
 
-func (w *worker) closeWhere(f func(*conn) bool) {
+func (w *worker) letGoWhere(f func(*conn) bool) {
 	for _, c := range w.conns {
 		if c != nil && f(c) {
-			w.close(c, netproto.LogCloseShutdown)
+			w.letGo(c)
 		}
 	}
 }

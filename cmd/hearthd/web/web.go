@@ -46,6 +46,8 @@ type Options struct {
 	Hosts []string
 	// Profiles serves /debug/pprof (-o http_pprof).
 	Profiles bool
+	// Socket is an open listener that replaces Listen's (see Site.Socket). Listen closes it.
+	Socket *os.File
 	// Logger gets what goes wrong with connections; default none.
 	Logger *slog.Logger
 }
@@ -74,7 +76,8 @@ func (o *Options) Address() (string, error) {
 type Site struct {
 	o        Options
 	src      Source
-	listener net.Listener
+	tcp      *net.TCPListener
+	listener net.Listener // tcp, with a limit
 	server   http.Server
 	hosts    []string // lower case
 	rate     *rate.Limiter
@@ -97,10 +100,18 @@ func Listen(o Options, src Source) (*Site, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Site{o: o, src: src, rate: rate.NewLimiter(perSecond, burst)}
-	if s.listener, err = net.Listen("tcp", addr); err != nil {
+	var l net.Listener
+	if o.Socket != nil {
+		l, err = net.FileListener(o.Socket)
+		o.Socket.Close()
+	} else {
+		l, err = net.Listen("tcp", addr)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("failed to listen on HTTP address %s: %w", o.Listen, errors.Unwrap(err))
 	}
-	s.listener = netutil.LimitListener(s.listener, maxConns)
+	s.tcp = l.(*net.TCPListener)
+	s.listener = netutil.LimitListener(l, maxConns)
 	own, _ := os.Hostname()
 	host, _, _ := net.SplitHostPort(addr)
 	for _, name := range append([]string{"localhost", own, host}, o.Hosts...) {
@@ -118,6 +129,14 @@ func Listen(o Options, src Source) (*Site, error) {
 
 // Addr is the address that is listened on.
 func (s *Site) Addr() net.Addr { return s.listener.Addr() }
+
+// Socket returns a descriptor of the listener, for a site that comes after this one; nil without a site.
+func (s *Site) Socket() (*os.File, error) {
+	if s == nil {
+		return nil, nil
+	}
+	return s.tcp.File()
+}
 
 // Serve serves until Close.
 func (s *Site) Serve() {
