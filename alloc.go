@@ -55,6 +55,7 @@ func (s *Session) allocSlow(class int) (mmapslab.Ref, bool) {
 			return ref, true
 		}
 		// Somebody's section is open, or another session took what we freed.
+		fault.Point("hearth.alloc.waiting")
 		sweeping := s.c.sweeper.Load() != nil
 		switch {
 		case round == 0 && sweeping:
@@ -65,7 +66,6 @@ func (s *Session) allocSlow(class int) (mmapslab.Ref, bool) {
 			counts.inc(evOutOfMemory)
 			return 0, false
 		case round < 2*evictRounds:
-			fault.Point("hearth.alloc.waiting")
 			runtime.Gosched()
 		default:
 			time.Sleep(20 * time.Microsecond)

@@ -252,12 +252,15 @@ func (s *Session) remove(f *found) bool {
 
 // discard unlinks and retires an item whose index word this session took away.
 func (s *Session) discard(ref mmapslab.Ref, it *mmapslab.Item) {
-	if sweeper := s.c.sweeper.Load(); sweeper != nil && sweeper.Disown(ref) {
+	sweeper := s.c.sweeper.Load()
+	if sweeper != nil && sweeper.Disown(ref) {
 		return
 	}
 	s.c.order.Unlink(ref, it.Size())
 	fault.Point("hearth.discard.unlinked")
-	s.retire(ref)
+	if sweeper == nil || !sweeper.Keep(ref) {
+		s.retire(ref)
+	}
 }
 
 // dropped retires an item that the index gave up while it grew.
@@ -268,11 +271,14 @@ func (c *Cache) dropped(ref mmapslab.Ref) {
 	}
 	c.events[c.store.ListClass(ref)].inc(evEvicted)
 	c.observeEviction(ref, &it, mmapslab.Meta(c.store.Meta(ref).Load()), c.Now())
-	if sweeper := c.sweeper.Load(); sweeper != nil && sweeper.Disown(ref) {
+	sweeper := c.sweeper.Load()
+	if sweeper != nil && sweeper.Disown(ref) {
 		return
 	}
 	c.order.Unlink(ref, it.Size())
-	c.recl.retire([]mmapslab.Ref{ref})
+	if sweeper == nil || !sweeper.Keep(ref) {
+		c.recl.retire([]mmapslab.Ref{ref})
+	}
 }
 
 // Item is a view of a stored item. Its slices point into the cache's memory: they must not be written, and live as Session tells.

@@ -67,3 +67,57 @@ func TestSweepWaitsForWhoIsDeleting(t *testing.T) {
 	}
 	closeCache(t, c)
 }
+
+// A chained item whose own page is swept, and that of its chain not yet, is deleted: what comes free of it must not be another item's when the sweep comes to
+// that page, which takes it for a part of the chain.
+func TestSweepComesToThePageOfAChainThatWasDeleted(t *testing.T) {
+	o := hearth.Options{Path: filepath.Join(t.TempDir(), "slab"), MemoryLimit: 32 << 20, ChunkMax: 16 << 10, SlabSizes: []int{512}}
+	c, err := hearth.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := make([]byte, 16000) // fills a chunk of the largest class, as the chain's first part does
+	do(c, func(s *hearth.Session) {
+		put(t, s, hearth.Set, "small", []byte("value")) // page 1 is that of small chunks, where the head goes
+		put(t, s, hearth.Set, "chained", make([]byte, 20000))
+		put(t, s, hearth.Set, "other", whole)
+	})
+	if err := c.Abandon(); err != nil {
+		t.Fatal(err)
+	}
+	pages, stopped, released := 0, make(chan struct{}), make(chan struct{})
+	fault.Set(func(point string) {
+		if point == "restore.sweep.page" {
+			if pages++; pages == 2 {
+				close(stopped)
+				<-released
+			}
+		}
+	})
+	defer fault.Set(nil)
+	if c, err = hearth.Open(o); err != nil {
+		t.Fatal(err)
+	}
+	<-stopped
+	do(c, func(s *hearth.Session) { wantStatus(t, "delete", s.Delete([]byte("chained")), hearth.OK) })
+	for i := 0; c.Waiting() > 0 && i < 1000; i++ {
+		c.Round()
+	}
+	keys := []string{"other"}
+	do(c, func(s *hearth.Session) {
+		for i := range 70 { // more than a page holds
+			keys = append(keys, fmt.Sprint("after", i))
+			put(t, s, hearth.Set, keys[i+1], whole)
+		}
+	})
+	close(released)
+	c.WaitSwept()
+	check(t, c)
+	do(c, func(s *hearth.Session) {
+		for _, key := range keys {
+			wantStatus(t, "delete of "+key, s.Delete([]byte(key)), hearth.OK)
+		}
+	})
+	check(t, c)
+	closeCache(t, c)
+}

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"slices"
 	"sync"
 
 	"hearth/index"
@@ -79,6 +80,7 @@ type Sweeper struct {
 	// Chunks of unswept pages. live: a word names it. data: it is part of a chain, or must be left alone. heads: a chain starts there. dead: an item was
 	// there that somebody took out of the index since the start.
 	live, heads, data, dead chunkSet
+	kept                    []mmapslab.Ref // see Keep
 	swept                   Swept
 }
 
@@ -149,6 +151,23 @@ func (s *Sweeper) Disown(ref mmapslab.Ref) bool {
 	return true
 }
 
+// Keep tells the sweep that the caller took the chained item at ref out of the index and its list; Disown was false, its page is swept. It returns true if the
+// item's memory is left to the sweep all the same, since a page of its chain is not swept: freed now, a chunk there could be another item's by the time that the
+// sweep comes and takes it for a part of the chain. The caller is in a section.
+func (s *Sweeper) Keep(ref mmapslab.Ref) bool {
+	if ref&mmapslab.Chained == 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	chain, _ := s.p.chain(ref)
+	if !slices.ContainsFunc(chain, func(part mmapslab.Ref) bool { return !s.p.Store.Swept(part) }) {
+		return false
+	}
+	s.kept = append(s.kept, ref)
+	return true
+}
+
 func (s *Sweeper) add(set chunkSet, ref mmapslab.Ref) (added bool) {
 	page, slot := s.p.Store.Place(ref)
 	return set.add(page, slot, s.p.Store.PerPage(page))
@@ -176,6 +195,7 @@ func (s *Sweeper) Run(section func(step func()), grace func(), retire func(ref m
 		if s.p.Store.PageClass(page) == 0 || s.p.Store.PageSwept(page) || s.drop[page] {
 			continue
 		}
+		fault.Point("restore.sweep.page")
 		var dead []mmapslab.Ref
 		section(func() {
 			s.mu.Lock()
@@ -194,6 +214,9 @@ func (s *Sweeper) Run(section func(step func()), grace func(), retire func(ref m
 			})
 		}
 	}
+	s.mu.Lock()
+	chained = append(chained, s.kept...) // all pages are swept: there will be no more
+	s.mu.Unlock()
 	section(func() {
 		for _, ref := range chained {
 			retire(ref)
