@@ -21,7 +21,9 @@ var arrows = map[string][]string{
 	"hearth/cmd/hearthd/web":     {},
 	"hearth/cmd/hearthd":         {"hearth/cmd/hearthd/web", "hearth/netproto/server", "hearth"},
 	"hearth/tools/clients":       {},
+	"hearth/tools/cluster":       {},
 	"hearth/tools/mcbench":       {},
+	"hearth/tools/release":       {},
 	"hearth/tools/slabctl":       {"hearth/restore", "hearth/lru", "hearth/mmapslab"},
 }
 
@@ -30,7 +32,7 @@ var owners = map[string][]string{
 	"unsafe":                       {"hearth/mmapslab", "hearth/netproto/server"},
 	"github.com/edsrzf/mmap-go":    {"hearth/mmapslab"},
 	"github.com/cespare/xxhash/v2": {"hearth/mmapslab", "hearth/tools/mcbench"},
-	"github.com/urfave/cli/v2":     {"hearth/cmd/hearthd", "hearth/tools/mcbench", "hearth/tools/slabctl"},
+	"github.com/urfave/cli/v2":     {"hearth/cmd/hearthd", "hearth/tools/cluster", "hearth/tools/mcbench", "hearth/tools/slabctl"},
 
 	"golang.org/x/sys/unix": {"hearth", "hearth/mmapslab", "hearth/restore", "hearth/netproto/server", "hearth/cmd/hearthd", "hearth/tools/mcbench"},
 
