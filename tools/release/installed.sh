@@ -74,8 +74,8 @@ warm clean
 equal "$(stat limit_maxbytes)" $((128 << 20))
 
 dpkg -r hearth >/dev/null 2>&1
-! systemctl --quiet is-active hearthd
-[ -e /run/hearthd/slab ] && [ -e /etc/default/hearthd ] && [ ! -e /usr/bin/hearthd ]
+equal "$(systemctl is-active hearthd)" inactive
+equal "$(ls -d /run/hearthd/slab /etc/default/hearthd /usr/bin/hearthd 2>/dev/null | tr '\n' ' ')" "/etc/default/hearthd /run/hearthd/slab "
 dpkg -P hearth >/dev/null 2>&1
-[ ! -e /run/hearthd ] && [ ! -e /etc/default/hearthd ]
+equal "$(ls -d /run/hearthd /etc/default/hearthd 2>/dev/null)" ""
 echo ok
