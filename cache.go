@@ -62,6 +62,8 @@ type restart struct {
 	sweep   time.Duration
 	swept   restore.Swept
 	items   int64
+
+	unclean, ownFaults uint32 // see mmapslab.Superblock
 }
 
 func randomBytes(n int) []byte {
@@ -206,7 +208,8 @@ func open(o Options, file *mmapslab.File) (c *Cache, err error) {
 			return nil, fmt.Errorf("hearth: %w", err)
 		}
 	}
-	c.restart.verdict, c.restart.items = verdict, c.index.Len()
+	super := c.store.Super()
+	c.restart.verdict, c.restart.items, c.restart.unclean, c.restart.ownFaults = verdict, c.index.Len(), super.Unclean, super.OwnFaults
 	c.restart.attach = time.Since(began)
 	o.Logger.Info("cache opened", "file", o.Path, "start", verdict.Kind.String(), "reason", verdict.Reason, "items", c.restart.items,
 		"attach", c.restart.attach, "sweep", c.restart.sweep, "sweeping", c.sweeper.Load() != nil)
@@ -277,11 +280,14 @@ func (c *Cache) config() mmapslab.Config {
 		HugePages: c.opts.HugePages, Heap: c.opts.HeapArena}
 }
 
+// casByTime is where CAS ids begin that nobody remembers. The shift leaves room for four million stores a second, and keeps ids below 2^53, where
+// JavaScript's numbers end, until 2038.
+func (c *Cache) casByTime() uint64 { return uint64(c.opts.Clock.Wall()) << 22 }
+
 // create makes an empty store.
 func (c *Cache) create(file *mmapslab.File) (err error) {
-	// CAS ids go on from those of any cache before, so that a client's old one never fits a new item: from what the file remembers, else from the
-	// time. The shift leaves room for four million stores a second, and keeps ids below 2^53, where JavaScript's numbers end, until 2038.
-	lastCAS := uint64(c.opts.Clock.Wall()) << 22
+	// CAS ids go on from those of any cache before, so that a client's old one never fits a new item: from what the file remembers, else from the time.
+	lastCAS := c.casByTime()
 	if file != nil {
 		lastCAS = max(lastCAS, file.LastCAS())
 	}
@@ -358,7 +364,7 @@ func (c *Cache) rebuild(v restore.Verdict, was *mmapslab.Superblock, damaged []u
 	excess := max(0, owed(was, assigned)-limit)
 	why := ""
 	switch {
-	case v.Kind == restore.Unclean && len(damaged) == 0 && excess == 0:
+	case v.Kind == restore.Unclean && len(damaged) == 0 && excess == 0 && !v.Torn:
 		c.sweeper.Store(restore.NewSweeper(c.parts()))
 		return v, nil
 	case v.Kind == restore.Unclean:
@@ -379,7 +385,7 @@ func (c *Cache) rebuild(v restore.Verdict, was *mmapslab.Superblock, damaged []u
 	}
 	began := time.Now()
 	fault.Point("hearth.attach.sweeping")
-	swept, err := restore.Sweep(c.parts(), damaged, excess)
+	swept, err := restore.Sweep(c.parts(), damaged, excess, v.Torn)
 	fault.Point("hearth.attach.swept")
 	if err != nil {
 		return v, err
@@ -402,19 +408,26 @@ func (c *Cache) sweep() {
 	debug.SetPanicOnFault(true)
 	defer c.catchFault()
 	began := time.Now()
-	s := c.NewSession()
-	swept := c.sweeper.Load().Run(func(step func()) {
-		s.Begin()
-		defer s.End()
-		step()
-	}, c.recl.wait, s.retire)
+	team, sessions := make([]restore.Worker, restore.SweepWorkers()), make([]*Session, restore.SweepWorkers())
+	for i := range team {
+		s := c.NewSession()
+		sessions[i] = s
+		team[i] = restore.Worker{Section: func(step func()) {
+			s.Begin()
+			defer s.End()
+			step()
+		}, Retire: s.retire}
+	}
+	swept := c.sweeper.Load().Run(team, c.recl.wait)
 	c.sweeper.Store(nil)
-	s.Close()
+	for _, s := range sessions {
+		s.Close()
+	}
 	took := time.Since(began)
 	c.mu.Lock()
 	c.restart.swept, c.restart.sweep, c.restart.items = swept, took, swept.Items
 	c.mu.Unlock()
-	c.opts.Logger.Info("swept", "items", swept.Items, "invalid", swept.Invalid, "duplicate", swept.Duplicate, "unfinished", swept.Cleared, "took", took)
+	c.opts.Logger.Info("swept", "items", swept.Items, "invalid", swept.Invalid, "duplicate", swept.Duplicate, "unfinished", swept.Cleared, "workers", len(team), "took", took)
 }
 
 // WaitSwept returns when the sweep after a kill is over: until then Stats count what was swept so far, and memory comes free page by page. Everything else

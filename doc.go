@@ -62,8 +62,9 @@
 //	reclaimer.mu → an LRU class's lock marks of an item that was moved go to its copy when the last reader of the old one has left
 //	mover.mu → a class's locks         who asks for a page, and the automover, look at the classes; one lock of theirs at a time
 //	a store class's mu → Store.pageMu  a class without chunks takes a page
-//	Sweeper.mu → an LRU class's lock   a page's items are linked before anybody may take it for swept
-//	Sweeper.mu → a store class's mu    and its free chunks are listed
+//	a Sweeper's lock of a page → an LRU class's lock  a page's items are linked before anybody may take it for swept
+//	a Sweeper's lock of a page → a store class's mu   and its free chunks are listed
+//	a Sweeper's lock of a page → Sweeper.mu           what is left for the end is noted
 //	keeper.pause → Observe's function  takes its own locks last: it must not call back
 //
 // Background work that meets a fault in the cache's memory ends, and lets go of what it holds with the rest half done: see Fault.

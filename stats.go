@@ -39,8 +39,10 @@ type Stats struct {
 	IndexLoad                                     float64 // live words per slot, 0..1
 	RestartKind, RestartReason                    string  // "cold", "clean" or "unclean", and why
 	RestartAttachMicros, RestartSweepMillis       int64
+	RestartSweepProgress                          float64 // of the sweep after a kill, 0..1; 1: none is running
 	RestartItems                                  uint64
-	RestartSweeping                               bool // the sweep after a kill goes on
+	RestartSweeping                               bool   // the sweep after a kill goes on
+	RestartUnclean, RestartOwnFaults              uint32 // starts since the last clean stop that found a killed server's file; how many of those died by a fault of their own
 }
 
 // ClassStats are the counters and the state of one slab class.
@@ -210,6 +212,10 @@ func (c *Cache) Stats() Stats {
 		RestartKind: restart.verdict.Kind.String(), RestartReason: restart.verdict.Reason, RestartItems: uint64(restart.items),
 		RestartAttachMicros: restart.attach.Microseconds(), RestartSweepMillis: restart.sweep.Milliseconds(),
 		CorruptItems: uint64(restart.swept.Invalid), RestartSweeping: c.sweeper.Load() != nil,
+	}
+	s.RestartUnclean, s.RestartOwnFaults, s.RestartSweepProgress = restart.unclean, restart.ownFaults, 1
+	if sweeper := c.sweeper.Load(); sweeper != nil {
+		s.RestartSweepProgress = sweeper.Progress()
 	}
 	for class := range n.class {
 		k := func(i classCounter) uint64 { return n.class[class][i].Load() }

@@ -65,6 +65,9 @@ type Options struct {
 	// returned true. Rare: growth finds a full window only when items come faster than they are moved. Called on the goroutine that inserts or helps. Default: the chunk is lost until
 	// the next sweep.
 	Evict func(ref mmapslab.Ref)
+	// Torn says that the region may be old in parts, as after a power loss. Then Attach gives up where a growth was under way, since a half of it can be that of another
+	// growth, and zeroes the half that is not in use whatever the State words say.
+	Torn bool
 }
 
 // Result is the outcome of Insert.
@@ -209,9 +212,14 @@ func Attach(a *mmapslab.Arena, r Region, items Items, o Options) (*Index, error)
 	if err != nil {
 		return nil, err
 	}
+	if growing && o.Torn {
+		return nil, fmt.Errorf("%w: it was growing", ErrCorrupt)
+	}
 	v := &view{cur: x.table(half, uint32(n[half])), spare: &spare{}}
 	if growing {
 		v.next, v.grow, v.spare = x.table(1-half, uint32(n[1-half])), newGrowth(uint32(n[half]), uint32(n[1-half])), nil
+	} else if o.Torn {
+		x.discard(x.table(1-half, r.maxFit()))
 	} else if n[1-half] != 0 {
 		x.discard(x.table(1-half, uint32(n[1-half])))
 	}

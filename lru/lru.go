@@ -549,16 +549,69 @@ func (o *Order) Load(cp *mmapslab.Checkpoint) {
 	o.countLists()
 }
 
-// Relink puts an item at the head of the segment that its Meta names, whatever its Linked bit says, for rebuilding the lists at start-up.
-func (o *Order) Relink(ref mmapslab.Ref, size int) {
-	c := &o.classes[o.store.ListClass(ref)]
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	m := mmapslab.Meta(o.store.Meta(ref).Load())
-	o.pushLocked(c, ref, m.Segment(), uint64(size), func(m mmapslab.Meta) mmapslab.Meta {
-		return m &^ (mmapslab.Linked | mmapslab.ListedApart)
+// Relinker rebuilds lists at start-up: it links items among themselves, and puts them into the lists at the end, all of a list under one lock. The items are of one slab
+// class. Nobody else may use their Links before Done.
+type Relinker struct {
+	o     *Order
+	lists [2]struct { // of the items' own class, and of those that are listed apart
+		class int
+		lists [segments]list
+	}
+}
+
+// Relinker returns one.
+func (o *Order) Relinker() *Relinker { return &Relinker{o: o} }
+
+// Add puts an item at the head of the segment that its Meta names, whatever its Linked bit says.
+func (r *Relinker) Add(ref mmapslab.Ref, size int) {
+	o, to := r.o, &r.lists[0]
+	if ref&mmapslab.Chained != 0 {
+		to = &r.lists[1]
+	}
+	to.class = o.store.ListClass(ref)
+	l, id := &to.lists[mmapslab.Meta(o.store.Meta(ref).Load()).Segment()], o.store.ID(ref)
+	*o.store.Link(id) = mmapslab.Link{Next: l.head}
+	if l.head != 0 {
+		o.store.Link(l.head).Prev = id
+	} else {
+		l.tail = id
+	}
+	l.head = id
+	l.count++
+	l.bytes += uint64(size)
+	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta {
+		m = m&^mmapslab.ListedApart | mmapslab.Linked
+		if ref&mmapslab.Chained != 0 {
+			m |= mmapslab.ListedApart
+		}
+		return m
 	})
 	o.countSize(size, 1)
+}
+
+// Done puts what was added before the items that are in the lists.
+func (r *Relinker) Done() {
+	for i := range r.lists {
+		from := &r.lists[i]
+		c := &r.o.classes[from.class]
+		c.mu.Lock()
+		for segment := range from.lists {
+			add, l := &from.lists[segment], &c.lists[segment]
+			if add.head == 0 {
+				continue
+			}
+			r.o.store.Link(add.tail).Next = l.head
+			if l.head != 0 {
+				r.o.store.Link(l.head).Prev = add.tail
+			} else {
+				l.tail = add.tail
+			}
+			l.head = add.head
+			l.count += add.count
+			l.bytes += add.bytes
+		}
+		c.mu.Unlock()
+	}
 }
 
 // Walk visits the items of one list from the head, for checking: a quiet order only. It stops when visit returns false.

@@ -257,8 +257,10 @@ func TestRelinkGoesBySegmentAndKeepsTheRest(t *testing.T) {
 	f.Link(chained, lru.Cold, f.sizes[chained])
 	f.set(ref, mmapslab.Copying|mmapslab.Fetched)
 	f.Order = lru.New(f.store, f, lru.Defaults) // a kill: links and lists are nothing, Metas are as they were
-	f.Relink(ref, f.sizes[ref])
-	f.Relink(chained, f.sizes[chained])
+	r := f.Relinker()
+	r.Add(ref, f.sizes[ref])
+	r.Add(chained, f.sizes[chained])
+	r.Done()
 	f.wantList(t, 1, lru.Warm, ref)
 	f.wantList(t, 2, lru.Cold, chained)
 	if m := f.meta(ref); m&mmapslab.Copying == 0 || m&mmapslab.Fetched == 0 { // both may be somebody's who works already

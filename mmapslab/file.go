@@ -340,20 +340,25 @@ func (s *Store) back(off, n int64) error {
 	if s.hugePages && s.noHugePages == nil {
 		s.populate(off, n) // fallocate on a tmpfs knows of no advice: it would take small pages
 	}
-	if s.file != nil && !s.file.heap {
-		for {
-			err := unix.Fallocate(int(s.file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
-			if err == unix.EINTR {
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("mmapslab: allocate %d bytes at %d of %s: %w", n, off, s.file.path, err)
-			}
-			break
-		}
+	if err := s.allocate(off, n); err != nil {
+		return err
 	}
 	if s.arena.unmap != nil {
 		s.populate(off, n)
+	}
+	return nil
+}
+
+// allocate has the file's disk set space aside.
+func (s *Store) allocate(off, n int64) error {
+	for s.file != nil && !s.file.heap {
+		err := unix.Fallocate(int(s.file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
+		if err == nil {
+			break
+		}
+		if err != unix.EINTR {
+			return fmt.Errorf("mmapslab: allocate %d bytes at %d of %s: %w", n, off, s.file.path, err)
+		}
 	}
 	return nil
 }

@@ -34,6 +34,8 @@ const (
 	// DataHeaderSize is the size of a data chunk's header in bytes.
 	DataHeaderSize = 40
 
+	metaOffset = 32
+
 	// flagChained, the top item flag, repeats the Ref's Chained bit for those who come by the chunk id.
 	flagChained = 1 << 15
 

@@ -263,6 +263,28 @@ func (s *Store) HashSeed() uint64 { return s.super.HashSeed }
 // line of its own costs less than blocks for each worker would save, and keeps the ids of one key rising.
 func (s *Store) NextCAS() uint64 { return s.arena.Word(wordCAS).Add(1) }
 
+// RaiseCAS has NextCAS go on behind cas at least. Nobody else may use the store.
+func (s *Store) RaiseCAS(cas uint64) {
+	if w := s.arena.Word(wordCAS); w.Load() < cas {
+		w.Store(cas)
+	}
+}
+
+// BackPages makes sure that all assigned pages have space on the disk (R10). They have, unless it has lost parts of the file.
+func (s *Store) BackPages() error {
+	for page := range s.classOf {
+		if class := s.classOf[page].Load(); class != 0 {
+			if err := s.allocate(s.layout.pagesOffset(uint32(page)), PageSize); err != nil {
+				return err
+			}
+			if err := s.allocate(int64(s.layout.Links)+int64(page)*linkStride, int64(s.classes[class].perPage)*8); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // FlushWord is the flush state: epoch in the high half; in the low half the second from which epoch+1 counts, 0 for none.
 func (s *Store) FlushWord() *Word { return s.arena.Word(wordFlush) }
 
@@ -619,20 +641,31 @@ func (s *Store) PageSwept(page uint32) bool { return !s.unswept[page].Load() }
 func (s *Store) Swept(ref Ref) bool { return s.PageSwept(s.PageOf(ref)) }
 
 // RebuildFree makes the free list of a page from scratch: every slot for which used says false. The class's free list must not hold any of its
-// chunks yet.
+// chunks yet, and nobody else may be at the page.
 func (s *Store) RebuildFree(page uint32, used func(slot uint32) bool) {
 	c := &s.classes[s.classOf[page].Load()]
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	var head, tail uint32
+	var n uint64
 	for slot := c.perPage; slot > 0; slot-- {
 		if used(slot - 1) {
 			continue
 		}
 		id := page<<slotBits | (slot - 1)
-		s.Meta(s.RefOf(id)).Store(0)
-		s.pushFreeLocked(c, id)
-		c.free++
+		s.arena.Word(s.layout.pagesOffset(page) + int64(slot-1)*int64(c.size) + metaOffset).Store(0)
+		s.Link(id).Next = head
+		if head = id; tail == 0 {
+			tail = id
+		}
+		n++
 	}
+	if n == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Link(tail).Next = c.freeHead
+	c.freeHead = head
+	c.free += n
 }
 
 // classRecord is a class in the checkpoint.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,6 +22,7 @@ type fixture struct {
 	path  string
 	pages int
 	was   int // pages at the last start
+	torn  bool
 	items map[string]mmapslab.Ref
 }
 
@@ -91,7 +93,7 @@ func (f *fixture) kill(t testing.TB) restore.Swept {
 	}
 	f.Order = lru.New(f.Store, items{f.Store}, lru.Defaults)
 	_, assigned, _ := f.Store.Pages()
-	swept, err := restore.Sweep(f.Parts, damaged, max(0, min(assigned, f.was)-f.pages))
+	swept, err := restore.Sweep(f.Parts, damaged, max(0, min(assigned, f.was)-f.pages), f.torn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,6 +188,21 @@ func (f *fixture) word(t testing.TB, key string, ref mmapslab.Ref) (at int64) {
 		}
 	}
 	t.Fatalf("no word for %s, Ref %#x", key, uint64(ref))
+	return 0
+}
+
+// elsewhere returns an empty word in a bucket that key does not lead to.
+func (f *fixture) elsewhere(t testing.TB, key string) (at int64) {
+	t.Helper()
+	_, half, _ := f.Store.IndexRegion()
+	window := index.Buckets(uint32(f.Store.Hasher().Sum([]byte(key))>>32), f.Index.Stats().Buckets)
+	for bucket := range f.Index.Stats().Buckets {
+		at := half[0] + int64(bucket)*64
+		if !slices.Contains(window[:], bucket) && f.Store.Arena().Word(at).Load() == 0 {
+			return at
+		}
+	}
+	t.Fatal("no such word")
 	return 0
 }
 

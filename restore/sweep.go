@@ -1,8 +1,12 @@
 package restore
 
 import (
+	"math/bits"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"hearth/index"
 	"hearth/lru"
@@ -27,23 +31,41 @@ type Swept struct {
 	Cleared   int   // words of inserts that were under way
 }
 
-// chunkSet is a bit for each chunk, made a page at a time.
-type chunkSet [][]uint64
-
-func (c chunkSet) add(page, slot uint32, perPage int) (added bool) {
-	if c[page] == nil {
-		c[page] = make([]uint64, (perPage+63)/64)
-	}
-	word, bit := &c[page][slot/64], uint64(1)<<(slot%64)
-	added = *word&bit == 0
-	*word |= bit
-	return added
+func (s *Swept) add(o *Swept) {
+	s.Items += o.Items
+	s.Duplicate += o.Duplicate
+	s.Invalid += o.Invalid
+	s.Dropped += o.Dropped
+	s.Pages += o.Pages
+	s.Cleared += o.Cleared
 }
 
-func (c chunkSet) remove(page, slot uint32) { c[page][slot/64] &^= 1 << (slot % 64) }
+// chunkSet is a bit for each chunk, made a page at a time. Any number of goroutines may use it.
+type chunkSet []atomic.Pointer[[]atomic.Uint64]
 
-func (c chunkSet) has(page, slot uint32) bool {
-	return c[page] != nil && c[page][slot/64]>>(slot%64)&1 == 1
+func (c chunkSet) add(page, slot uint32, perPage int) (added bool) {
+	words := c[page].Load()
+	if words == nil {
+		fresh := make([]atomic.Uint64, (perPage+63)/64)
+		c[page].CompareAndSwap(nil, &fresh)
+		words = c[page].Load()
+	}
+	bit := uint64(1) << (slot % 64)
+	return (*words)[slot/64].Or(bit)&bit == 0
+}
+
+func (c chunkSet) remove(page, slot uint32) {
+	(*c[page].Load())[slot/64].And(^(uint64(1) << (slot % 64)))
+}
+
+func (c chunkSet) has(page, slot uint32) bool { return c.word(page, slot/64)>>(slot%64)&1 == 1 }
+
+// word returns 64 bits of a page.
+func (c chunkSet) word(page, i uint32) uint64 {
+	if words := c[page].Load(); words != nil {
+		return (*words)[i].Load()
+	}
+	return 0
 }
 
 // chain returns the data chunks of a chained item; ok is false when there is no such item, or its chain is broken.
@@ -58,45 +80,83 @@ func (p Parts) chain(ref mmapslab.Ref) (chunks []mmapslab.Ref, ok bool) {
 //   - Pages that were there at the start are unswept until their turn comes. Their chunks are in no free list and their items in no LRU list, so nothing there is
 //     allocated, evicted or moved; what Meta says about lists is a leftover. New items go to new pages.
 //   - Gets need the index alone. Who takes an item out of the index asks Disown: in an unswept page the item is the sweep's to free; in any other it is the
-//     taker's, as always. Both sides hold mu, so a page does not become swept in between.
+//     taker's, as always. Both sides hold the page's lock, so a page does not become swept in between.
 //
-// It works in steps, each in a read-side section of its own:
+// It works in steps, each in read-side sections, and in each step all workers share the index's ranges of buckets, or the pages:
 //
 //  1. A growth that was under way is finished, and none begins before the end, so words do not move.
-//  2. Each live word marks its chunk, in ranges of buckets. The slab pages are not read, but for chained items, whose data chunks are marked too. Then
-//     everybody who was in a section leaves it: an item whose word was taken away before its mark has been disowned after that. Without the
-//     wait its taker might stand between the two, and step 3 would free a chunk that the taker then frees again.
-//  3. Page by page, so that memory is read in order, each marked chunk that nobody disowned is linked into its segment; the disowned ones are retired, since somebody
-//     may be reading them; all others become free; and the page is swept. Marked chunks that hold no item, for which it takes a fault of the disk or of
-//     ours, are taken out of the index by a pass of their own.
+//  2. Each live word marks its chunk, and writes its own place into the chunk's Link, which means nothing in an unswept page. The slab pages are not read, but for chained items,
+//     whose data chunks are marked too. Then everybody who was in a section leaves it: an item whose word was taken away before its mark has been disowned after that.
+//     Without the wait its taker might stand between the two, and step 4 would free a chunk that the taker then frees again.
+//  3. Chunks that several words name keep the first that may name it: a growth leaves a word in each table, and damage anything.
+//  4. Page by page, so that memory is read in order, each marked chunk that nobody disowned is linked into its segment, if the word's place is one to which the item's key leads; the
+//     disowned ones are retired, since somebody may be reading them; all others become free; and the page is swept. Marked chunks that hold no item, or another than their word
+//     says, for which it takes a fault of the disk or of ours, are taken out of the index by a pass of their own.
 //
 // A kill in the middle costs nothing: the next start does it again.
 type Sweeper struct {
-	p     Parts
-	drop  map[uint32]bool // pages that must go
-	quiet bool            // nobody else uses the parts
+	p       Parts
+	drop    map[uint32]bool // pages that must go
+	quiet   bool            // nobody else uses the parts
+	torn    bool            // two items of one key may be live: see Verdict
+	buckets uint32          // of the table, from step 2 on
 
-	mu sync.Mutex
-	// Chunks of unswept pages. live: a word names it. data: it is part of a chain, or must be left alone. heads: a chain starts there. dead: an item was
-	// there that somebody took out of the index since the start.
-	live, heads, data, dead chunkSet
-	kept                    []mmapslab.Ref // see Keep
-	swept                   Swept
+	locks [64]sync.Mutex // a page's is that of its number modulo their number
+	// Chunks of unswept pages. live: a word names it. data: it is part of a chain, or must be left alone. heads: a chain starts there.
+	live, heads, data chunkSet
+	// An item was there that somebody took out of the index since the start; likewise.
+	dead, deadHeads, deadData chunkSet
+
+	mu      sync.Mutex
+	strays  map[mmapslab.Ref]bool // Refs that several words name; true once one was kept
+	invalid map[mmapslab.Ref]bool // Refs that no word may name
+	chained []mmapslab.Ref        // disowned and kept chained items, to be freed when the pages of all their chunks are swept
+
+	broken atomic.Pointer[any] // what a worker panicked with
+
+	steps, done atomic.Int64 // ranges and pages, see Progress
 }
 
-// bucketsAtOnce bounds step 2's sections to some hundred microseconds.
-const bucketsAtOnce = 1024
+// Worker is one of those who sweep at the same time.
+type Worker struct {
+	// Section runs a step inside a read-side section of the worker's own.
+	Section func(step func())
+	// Retire gives an item's memory back once nobody can be reading it. It is called inside Section.
+	Retire func(ref mmapslab.Ref)
+}
+
+// SweepWorkers is how many workers a sweep is worth: it waits for memory more than it computes, and shares the processors with those who serve.
+func SweepWorkers() int {
+	const most = 16
+	return min(runtime.NumCPU(), runtime.GOMAXPROCS(0), most)
+}
+
+// sweeping is what a worker has to itself during a step.
+type sweeping struct {
+	*Sweeper
+	Worker
+	hasher *mmapslab.Hasher
+	swept  Swept
+}
+
+const (
+	bucketsAtOnce = 1024    // they bound step 2's sections to some hundred microseconds
+	bucketsMore   = 1 << 15 // claimed by a worker at a time
+)
 
 // NewSweeper begins a sweep: all assigned pages are unswept from here on. Nobody may use the parts yet; free lists and LRU lists must be empty.
 func NewSweeper(p Parts) *Sweeper {
 	room := p.Store.Room() + 1
-	s := &Sweeper{p: p, dead: make(chunkSet, room), drop: map[uint32]bool{}}
+	s := &Sweeper{p: p, drop: map[uint32]bool{}, strays: map[mmapslab.Ref]bool{}, invalid: map[mmapslab.Ref]bool{},
+		dead: make(chunkSet, room), deadHeads: make(chunkSet, room), deadData: make(chunkSet, room)}
 	s.forgetMarks()
 	for page := uint32(1); page < uint32(room); page++ {
 		if p.Store.PageClass(page) != 0 {
 			p.Store.SetSwept(page, false)
+			s.steps.Add(1)
 		}
 	}
+	s.steps.Add(int64(p.Index.SweepBuckets()/bucketsMore) + 1)
 	return s
 }
 
@@ -105,11 +165,16 @@ func (s *Sweeper) forgetMarks() {
 	s.live, s.heads, s.data = make(chunkSet, room), make(chunkSet, room), make(chunkSet, room)
 }
 
+// Progress tells how much of the work is done, 0 to 1.
+func (s *Sweeper) Progress() float64 {
+	return min(float64(s.done.Load())/float64(s.steps.Load()), 1)
+}
+
 // Sweep is a whole sweep before anybody else uses the parts, and the only one that can drop pages: damaged are those that Attach could not read; excess is
-// how many must go since the memory limit was lowered: the highest ones.
-func Sweep(p Parts, damaged []uint32, excess int) (Swept, error) {
+// how many must go since the memory limit was lowered: the highest ones. torn is for what a power loss left: it looks for keys that have two items, too.
+func Sweep(p Parts, damaged []uint32, excess int, torn bool) (Swept, error) {
 	s := NewSweeper(p)
-	s.quiet = true
+	s.quiet, s.torn = true, torn
 	for _, page := range damaged {
 		s.drop[page] = true
 	}
@@ -119,33 +184,38 @@ func Sweep(p Parts, damaged []uint32, excess int) (Swept, error) {
 			excess--
 		}
 	}
-	s.swept.Pages = len(s.drop)
-	s.Run(func(step func()) { step() }, func() {}, func(ref mmapslab.Ref) { p.Store.Free(ref) })
+	worker := Worker{func(step func()) { step() }, func(ref mmapslab.Ref) { p.Store.Free(ref) }}
+	swept := s.Run(slices.Repeat([]Worker{worker}, SweepWorkers()), func() {})
+	swept.Pages = len(s.drop)
 	for page := range s.drop {
 		if err := p.Store.DropPage(page); err != nil {
-			return s.swept, err
+			return swept, err
 		}
 	}
-	return s.swept, nil
+	return swept, nil
 }
 
+func (s *Sweeper) lock(page uint32) *sync.Mutex { return &s.locks[page%uint32(len(s.locks))] }
+
 // Disown tells the sweep that the caller took the item at ref out of the index. It returns true if the item's memory is left to the sweep, false if the item is
-// in a swept page and the caller unlinks and retires it. The caller is in a section.
+// in a swept page and the caller unlinks and retires it. The caller is in a section, and was in it when it took the item.
 func (s *Sweeper) Disown(ref mmapslab.Ref) bool {
 	if s.p.Store.Swept(ref) {
 		return false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	page := s.p.Store.PageOf(ref)
+	s.lock(page).Lock()
+	defer s.lock(page).Unlock()
 	if s.p.Store.Swept(ref) {
 		return false
 	}
 	s.add(s.dead, ref)
 	if ref&mmapslab.Chained != 0 {
-		s.add(s.heads, ref)
+		s.add(s.deadHeads, ref)
+		// Without their pages' locks: either the word was marked before it was taken, and its parts with it, or step 4 waits for this section.
 		chain, _ := s.p.chain(ref)
 		for _, part := range chain {
-			s.add(s.data, part)
+			s.add(s.deadData, part)
 		}
 	}
 	return true
@@ -153,18 +223,18 @@ func (s *Sweeper) Disown(ref mmapslab.Ref) bool {
 
 // Keep tells the sweep that the caller took the chained item at ref out of the index and its list; Disown was false, its page is swept. It returns true if the
 // item's memory is left to the sweep all the same, since a page of its chain is not swept: freed now, a chunk there could be another item's by the time that the
-// sweep comes and takes it for a part of the chain. The caller is in a section.
+// sweep comes and takes it for a part of the chain. The caller is in a section, which the sweep waits for once all pages are swept.
 func (s *Sweeper) Keep(ref mmapslab.Ref) bool {
 	if ref&mmapslab.Chained == 0 {
 		return false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	chain, _ := s.p.chain(ref)
 	if !slices.ContainsFunc(chain, func(part mmapslab.Ref) bool { return !s.p.Store.Swept(part) }) {
 		return false
 	}
-	s.kept = append(s.kept, ref)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.chained = append(s.chained, ref)
 	return true
 }
 
@@ -173,110 +243,153 @@ func (s *Sweeper) add(set chunkSet, ref mmapslab.Ref) (added bool) {
 	return set.add(page, slot, s.p.Store.PerPage(page))
 }
 
-// Run does all of it. section runs a step inside a read-side section; grace returns when everybody who is in one has left it; retire gives an item's memory back
-// once nobody can be reading it. It returns what it found.
-func (s *Sweeper) Run(section func(step func()), grace func(), retire func(ref mmapslab.Ref)) Swept {
+// together has all workers do work at once, and returns when they have. A fault of the memory in one of them goes on in the caller, so that nothing is made out of work
+// half done.
+func (s *Sweeper) together(workers []*sweeping, work func(w *sweeping)) {
+	var wait sync.WaitGroup
+	for _, w := range workers[1:] {
+		wait.Go(func() {
+			debug.SetPanicOnFault(true)
+			defer func() {
+				if r := recover(); r != nil {
+					if _, bad := r.(interface{ Addr() uintptr }); !bad {
+						panic(r)
+					}
+					s.broken.CompareAndSwap(nil, &r)
+				}
+			}()
+			work(w)
+		})
+	}
+	func() {
+		defer wait.Wait()
+		work(workers[0])
+	}()
+	if r := s.broken.Load(); r != nil {
+		panic(*r)
+	}
+}
+
+// Run does all of it. grace returns when everybody who is in a section has left it. It returns what it found.
+func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 	s.p.Index.HoldGrowth(true)
 	defer s.p.Index.HoldGrowth(false)
+	workers := make([]*sweeping, len(team))
+	for i := range workers {
+		workers[i] = &sweeping{Sweeper: s, Worker: team[i], hasher: s.p.Store.Hasher()}
+	}
+	first := workers[0]
 	for {
 		const buckets = 64
 		for growing := true; growing; {
-			section(func() { growing = s.p.Index.Help(buckets) })
+			first.Section(func() { growing = s.p.Index.Help(buckets) })
 		}
-		if s.mark(section) {
+		if s.mark(workers) {
 			break
 		}
 		// A writer that was past the check for held growth began one.
 	}
 	grace()
-	invalid := map[mmapslab.Ref]bool{}
-	var chained []mmapslab.Ref // disowned ones, to be freed when the pages of all their chunks are swept
-	for page := uint32(1); page <= uint32(s.p.Store.Room()); page++ {
-		if s.p.Store.PageClass(page) == 0 || s.p.Store.PageSwept(page) || s.drop[page] {
-			continue
-		}
-		fault.Point("restore.sweep.page")
-		var dead []mmapslab.Ref
-		section(func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			dead = s.page(page, invalid)
-		})
-		if len(dead) > 0 {
-			section(func() {
-				for _, ref := range dead {
-					if ref&mmapslab.Chained != 0 {
-						chained = append(chained, ref)
-					} else {
-						retire(ref)
-					}
-				}
-			})
-		}
+	if len(s.strays) > 0 {
+		first.ranges(first.settle)
 	}
-	s.mu.Lock()
-	chained = append(chained, s.kept...) // all pages are swept: there will be no more
-	s.mu.Unlock()
-	section(func() {
-		for _, ref := range chained {
-			retire(ref)
+	var next atomic.Uint32
+	s.together(workers, func(w *sweeping) {
+		for page := next.Add(1); page <= uint32(s.p.Store.Room()); page = next.Add(1) {
+			if s.p.Store.PageClass(page) != 0 && !s.p.Store.PageSwept(page) && !s.drop[page] {
+				fault.Point("restore.sweep.page")
+				w.page(page)
+				s.done.Add(1)
+			}
 		}
 	})
-	if len(invalid) > 0 {
-		s.ranges(section, func(ref mmapslab.Ref, _, _ uint32) bool {
-			if invalid[ref] {
-				s.swept.Invalid++
-			}
-			return !invalid[ref]
-		})
-		section(func() {
-			for ref := range invalid {
-				retire(ref &^ mmapslab.Chained) // its chain, if it had one, is lost
+	grace() // or somebody might still be about to add one
+	first.Section(func() {
+		for _, ref := range s.chained {
+			first.Retire(ref)
+		}
+	})
+	if len(s.invalid) > 0 {
+		first.ranges(func(ref mmapslab.Ref, _, _ uint32) bool { return !s.invalid[ref] })
+		first.Section(func() {
+			for ref := range s.invalid {
+				first.swept.Invalid++
+				first.Retire(ref &^ mmapslab.Chained) // its chain, if it had one, is lost
 			}
 		})
 	}
-	return s.swept
+	for _, w := range workers {
+		swept.add(&w.swept)
+	}
+	return swept
 }
 
 // mark is step 2; false when the index grew meanwhile.
-func (s *Sweeper) mark(section func(step func())) bool {
-	s.mu.Lock()
+func (s *Sweeper) mark(workers []*sweeping) bool {
 	s.forgetMarks()
-	s.swept = Swept{Pages: len(s.drop)}
-	s.mu.Unlock()
+	s.strays = map[mmapslab.Ref]bool{}
+	s.buckets = s.p.Index.SweepBuckets()
+	s.done.Store(0)
 	fault.Point("restore.sweep.mark")
-	var marked, deleted int64
-	ok := s.ranges(section, func(ref mmapslab.Ref, _, _ uint32) bool {
-		switch s.visit(ref) {
-		case markKeep:
-			marked++
-		case markDelete:
-			deleted++ // the index counts it as one less, but it was not counted yet
-			return false
+	var next, marked, deleted atomic.Int64
+	var grew atomic.Bool
+	s.together(workers, func(w *sweeping) {
+		w.swept = Swept{}
+		var kept, gone int64
+		for at := next.Add(bucketsMore) - bucketsMore; at < int64(s.buckets) && !grew.Load(); at = next.Add(bucketsMore) - bucketsMore {
+			ok := w.rangesOf(uint32(at), uint32(min(at+bucketsMore, int64(s.buckets))), func(ref mmapslab.Ref, bucket, tag uint32) bool {
+				switch w.visit(ref, bucket, tag) {
+				case markKeep:
+					kept++
+				case markDelete:
+					gone++ // the index counts it as one less, but it was not counted yet
+					return false
+				}
+				return true
+			})
+			if !ok {
+				grew.Store(true)
+			}
+			s.done.Add(1)
 		}
-		return true
+		marked.Add(kept)
+		deleted.Add(gone)
 	})
-	if ok {
-		s.p.Index.AddLen(marked + deleted)
-	} else {
-		s.p.Index.AddLen(deleted)
+	if grew.Load() {
+		s.p.Index.AddLen(deleted.Load())
+		return false
+	}
+	s.p.Index.AddLen(marked.Load() + deleted.Load())
+	return true
+}
+
+// ranges goes over the index in sections.
+func (w *sweeping) ranges(visit func(ref mmapslab.Ref, bucket, tag uint32) bool) {
+	w.rangesOf(0, w.buckets, visit)
+}
+
+// rangesOf goes over a part of the index in sections; false when the index grew meanwhile.
+func (w *sweeping) rangesOf(from, end uint32, visit func(ref mmapslab.Ref, bucket, tag uint32) bool) bool {
+	ok := true
+	for ; from < end && ok; from += bucketsAtOnce {
+		w.Section(func() {
+			var cleared int
+			cleared, ok = w.p.Index.Sweep(from, min(from+bucketsAtOnce, end), visit)
+			w.swept.Cleared += cleared
+		})
 	}
 	return ok
 }
 
-// ranges goes over the index in sections, holding mu; false when the index grew meanwhile.
-func (s *Sweeper) ranges(section func(step func()), visit func(ref mmapslab.Ref, bucket, tag uint32) bool) bool {
-	ok := true
-	for from, end := uint32(0), s.p.Index.SweepBuckets(); from < end && ok; from += bucketsAtOnce {
-		section(func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			var cleared int
-			cleared, ok = s.p.Index.Sweep(from, from+bucketsAtOnce, visit)
-			s.swept.Cleared += cleared
-		})
-	}
-	return ok
+// fits tells whether a word for the item may be at this place: whether its key leads there.
+func (w *sweeping) fits(it *mmapslab.Item, bucket, tag uint32) bool {
+	h := w.hasher.Sum(it.Key())
+	return uint32(h)&index.TagMask == tag && uint32(h>>32) == it.Hash() && slices.Contains(window(h, w.buckets), bucket)
+}
+
+func window(h uint64, buckets uint32) []uint32 {
+	w := index.Buckets(uint32(h>>32), buckets)
+	return w[:]
 }
 
 // What visit makes of a word.
@@ -286,98 +399,162 @@ const (
 	markDelete        // none, or one that must go
 )
 
-func (s *Sweeper) visit(ref mmapslab.Ref) int {
-	store := s.p.Store
+func (w *sweeping) visit(ref mmapslab.Ref, bucket, tag uint32) int {
+	store := w.p.Store
 	page := store.PageOf(ref)
 	switch {
-	case s.drop[page]:
-		s.swept.Dropped++
+	case w.drop[page]:
+		w.swept.Dropped++
 		return markDelete
 	case store.ChunkSize(ref) == 0:
-		s.swept.Invalid++
+		w.swept.Invalid++
 		return markDelete
 	case store.PageSwept(page):
+		if it, ok := store.Item(ref); !ok || !w.fits(&it, bucket, tag) {
+			w.swept.Invalid++
+			return markDelete
+		}
 		return markNew
-	case !s.add(s.live, ref):
-		s.swept.Duplicate++
-		return markDelete
-	case ref&mmapslab.Chained == 0:
+	}
+	id := store.ID(ref)
+	_, slot := store.Place(ref)
+	if !w.live.add(page, slot, store.PerPage(page)) {
+		w.mu.Lock()
+		w.strays[ref] = false
+		w.mu.Unlock()
 		return markKeep
 	}
-	chain, ok := s.p.chain(ref)
+	*store.Link(id) = mmapslab.Link{Prev: tag, Next: bucket}
+	if ref&mmapslab.Chained == 0 {
+		return markKeep
+	}
+	chain, ok := w.p.chain(ref)
 	inDropped := false
 	var taken []mmapslab.Ref
 	for _, part := range chain {
 		page, slot := store.Place(part)
-		inDropped = inDropped || s.drop[page]
-		if !ok || inDropped || s.live.has(page, slot) || !s.add(s.data, part) {
+		inDropped = inDropped || w.drop[page]
+		if !ok || inDropped || w.live.has(page, slot) || !w.Sweeper.add(w.data, part) {
 			ok = false
 			break
 		}
 		taken = append(taken, part)
 	}
 	if ok && !inDropped {
-		s.add(s.heads, ref)
+		w.Sweeper.add(w.heads, ref)
 		for _, part := range chain {
-			s.add(s.live, part)
+			w.Sweeper.add(w.live, part)
 			store.SetOwner(part, ref) // a kill may have come between a move of the item and this
 		}
 		return markKeep
 	}
-	if s.quiet {
-		_, slot := store.Place(ref)
-		s.live.remove(page, slot)
+	if w.quiet {
+		w.live.remove(page, slot)
 		for _, part := range taken {
 			page, slot := store.Place(part)
-			s.data.remove(page, slot)
+			w.data.remove(page, slot)
 		}
 	} else {
-		s.add(s.data, ref) // somebody may be reading it: it is lost until the next sweep
+		w.Sweeper.add(w.data, ref) // somebody may be reading it: it is lost until the next sweep
 	}
 	if inDropped {
-		s.swept.Dropped++
+		w.swept.Dropped++
 	} else {
-		s.swept.Invalid++
+		w.swept.Invalid++
 	}
 	return markDelete
 }
 
-// page is step 3 for one page. It returns the disowned items.
-func (s *Sweeper) page(page uint32, invalid map[mmapslab.Ref]bool) (dead []mmapslab.Ref) {
-	store := s.p.Store
-	for slot := range uint32(store.PerPage(page)) {
-		if !s.live.has(page, slot) && !s.dead.has(page, slot) {
-			continue
-		}
-		ref := store.RefAtPlace(page, slot)
-		if s.heads.has(page, slot) {
-			ref |= mmapslab.Chained
-		}
-		linked := false
-		switch {
-		case s.dead.has(page, slot):
-			if dead = append(dead, ref); !s.live.has(page, slot) {
-				s.p.Index.AddLen(1) // taken out before it was marked, and so before it was counted
+// settle is step 3 for a word.
+func (w *sweeping) settle(ref mmapslab.Ref, bucket, tag uint32) (keep bool) {
+	kept, stray := w.strays[ref]
+	if !stray {
+		return true
+	}
+	if it, ok := w.p.Store.Item(ref); !ok || kept || !w.fits(&it, bucket, tag) {
+		w.swept.Duplicate++
+		return false
+	}
+	w.strays[ref] = true
+	*w.p.Store.Link(w.p.Store.ID(ref)) = mmapslab.Link{Prev: tag, Next: bucket}
+	return true
+}
+
+// page is step 4 for one page.
+func (w *sweeping) page(page uint32) {
+	var dead []mmapslab.Ref
+	w.Section(func() {
+		w.lock(page).Lock()
+		defer w.lock(page).Unlock()
+		dead = w.pageLocked(page)
+	})
+	if len(dead) == 0 {
+		return
+	}
+	w.Section(func() {
+		for _, ref := range dead {
+			if ref&mmapslab.Chained == 0 {
+				w.Retire(ref)
+				continue
 			}
-		case s.data.has(page, slot):
-		default:
-			if it, ok := store.Item(ref); ok {
-				s.p.Order.Relink(ref, it.Size())
-				s.swept.Items++
-				linked = true
-			} else {
-				invalid[ref] = true
-			}
+			w.mu.Lock()
+			w.chained = append(w.chained, ref)
+			w.mu.Unlock()
 		}
-		if !linked {
-			// A leftover from before the kill: a note about a hit would take the item for linked once the page is swept.
-			store.Meta(ref).And(^uint64(mmapslab.Linked | mmapslab.ListedApart))
+	})
+}
+
+// pageLocked returns the disowned items of the page.
+func (w *sweeping) pageLocked(page uint32) (dead []mmapslab.Ref) {
+	store := w.p.Store
+	relinker := w.p.Order.Relinker()
+	used := make([]uint64, (store.PerPage(page)+63)/64)
+	for i := range uint32(len(used)) {
+		live, gone, data := w.live.word(page, i), w.dead.word(page, i), w.data.word(page, i)|w.deadData.word(page, i)
+		used[i] = live | gone | data
+		for left := live | gone; left != 0; left &= left - 1 {
+			slot := i*64 + uint32(bits.TrailingZeros64(left))
+			bit := left & -left
+			ref := store.RefAtPlace(page, slot)
+			if w.heads.has(page, slot) || w.deadHeads.has(page, slot) {
+				ref |= mmapslab.Chained
+			}
+			linked := false
+			switch {
+			case gone&bit != 0:
+				if dead = append(dead, ref); live&bit == 0 {
+					w.p.Index.AddLen(1) // taken out before it was marked, and so before it was counted
+				}
+			case data&bit != 0:
+			default:
+				it, ok := store.Item(ref)
+				place := *store.Link(store.ID(ref))
+				if ok && w.fits(&it, place.Next, place.Prev) && !(w.torn && w.another(ref, &it)) {
+					relinker.Add(ref, it.Size())
+					w.swept.Items++
+					linked = true
+				} else {
+					w.mu.Lock()
+					w.invalid[ref] = true
+					w.mu.Unlock()
+				}
+			}
+			if !linked {
+				// A leftover from before the kill: a note about a hit would take the item for linked once the page is swept.
+				store.Meta(ref).And(^uint64(mmapslab.Linked | mmapslab.ListedApart))
+			}
 		}
 	}
-	store.RebuildFree(page, func(slot uint32) bool {
-		return s.live.has(page, slot) || s.dead.has(page, slot) || s.data.has(page, slot)
-	})
+	relinker.Done()
+	store.RebuildFree(page, func(slot uint32) bool { return used[slot/64]>>(slot%64)&1 == 1 })
 	fault.Point("restore.sweep.linked")
 	store.SetSwept(page, true)
 	return dead
+}
+
+// another tells whether the item's key has another one, which readers find before it: after a power loss the word of an older value can be back beside that of a later
+// one, and a delete would take one of them.
+func (w *sweeping) another(ref mmapslab.Ref, it *mmapslab.Item) bool {
+	first, ok := w.p.Index.Find(w.hasher.Sum(it.Key()), it.Key())
+	return !ok || first != ref
 }
