@@ -55,10 +55,12 @@ func (f *AuthFile) Path() string {
 func (f *AuthFile) Load() error {
 	text, err := readSmallFile(f.path)
 	if err != nil {
+		//lint:ignore ST1005 memcached's words
 		return fmt.Errorf("Could not open authfile [%s] for reading, error %w", f.path, inCWords(err))
 	}
 	users, ok := parseUsers(text, f.pwdb)
 	if !ok {
+		//lint:ignore ST1005 memcached's words
 		return fmt.Errorf("Authfile [%s] has a malformed entry. Should be 'user:password'", f.path)
 	}
 	f.users.Store(&users)

@@ -246,6 +246,7 @@ func splitEntry(entry string, port int) (string, int, error) {
 	if strings.HasPrefix(entry, "[") {
 		end := strings.IndexByte(entry, ']')
 		if end < 0 {
+			//lint:ignore ST1005 memcached's words
 			return "", 0, fmt.Errorf("Invalid IPV6 address: %q", entry)
 		}
 		host, rest, bracketed = entry[1:end], entry[end+1:], true
@@ -257,6 +258,7 @@ func splitEntry(entry string, port int) (string, int, error) {
 	if s, ok := strings.CutPrefix(rest, ":"); ok {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 0 || n > 65535 {
+			//lint:ignore ST1005 memcached's words
 			return "", 0, fmt.Errorf("Invalid port number: %q", s)
 		}
 		port = n

@@ -105,7 +105,7 @@ func Listen(o Options, src Source) (*Site, error) {
 		l, err = net.FileListener(o.Socket)
 		o.Socket.Close()
 	} else {
-		l, err = net.Listen("tcp", addr)
+		l, err = net.Listen(network(addr), addr)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("failed to listen on HTTP address %s: %w", o.Listen, errors.Unwrap(err))
@@ -125,6 +125,18 @@ func Listen(o Options, src Source) (*Site, error) {
 		ErrorLog:       slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 	}
 	return s, nil
+}
+
+// network is that of an address. By "tcp" alone 0.0.0.0 would be all of IPv6 too, which nobody told.
+func network(addr string) string {
+	ap, err := netip.ParseAddrPort(addr)
+	switch {
+	case err != nil: // a name, or any
+		return "tcp"
+	case ap.Addr().Is4():
+		return "tcp4"
+	}
+	return "tcp6"
 }
 
 // Addr is the address that is listened on.
