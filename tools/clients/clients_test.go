@@ -154,7 +154,11 @@ func run(t *testing.T, p program, command, env []string) {
 	if account := p.account(t, dir); account != nil {
 		env = append(env, "SASL="+p.startWith(t, dir, account, "-S", "-p", "-1").addr, "SASL_USER="+saslUser, "SASL_PASSWORD="+saslPassword)
 	}
+	runScript(t, command, env, main, mainArgs)
+}
 
+// runScript runs a script. main, which was started on one port with those arguments, is what it may have stopped and started.
+func runScript(t *testing.T, command, env []string, main *server, mainArgs []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), scriptLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
@@ -186,9 +190,9 @@ func run(t *testing.T, p program, command, env []string) {
 			fmt.Fprintln(answers, "ok")
 		case last == "@start":
 			main.ended(t) // the client may have stopped it itself
-			p.awaitNextTick()
+			main.program.awaitNextTick()
 			_, port, _ := net.SplitHostPort(main.addr)
-			main = p.start(t, dir, append(mainArgs, "-p", port)...)
+			main = main.program.start(t, t.TempDir(), append(mainArgs, "-p", port)...)
 			fmt.Fprintln(answers, "ok")
 		case strings.HasPrefix(last, "FAILED "):
 			t.Error(last)

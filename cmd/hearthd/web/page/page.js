@@ -32,6 +32,7 @@ function bytes(n) {
 }
 function seconds(n) {
   if (!Number.isFinite(n)) return "–";
+  if (n === 0) return "0 s";
   if (n < 1e-3) return (n * 1e6).toFixed(0) + " µs";
   if (n < 1) return (n * 1e3).toFixed(n < 1e-2 ? 1 : 0) + " ms";
   if (n < 120) return n.toFixed(n < 10 && !Number.isInteger(n) ? 1 : 0) + " s";
@@ -204,15 +205,16 @@ function map(r) {
   const pool = r.stats.slab_global_page_pool, used = classes.reduce((n, c) => n + c.pages, 0);
   const total = Math.max(Math.round(r.stats.limit_maxbytes / pageBytes), used + pool), each = Math.max(1, Math.ceil(total / mapCells));
   const canvas = $("map"), box = canvas.getBoundingClientRect(), scale = devicePixelRatio || 1, style = getComputedStyle(document.documentElement);
-  if (canvas.width !== Math.round(box.width * scale) || canvas.height !== Math.round(box.height * scale)) {
-    canvas.width = Math.round(box.width * scale);
-    canvas.height = Math.round(box.height * scale);
+  const cells = Math.ceil(total / each), w = Math.round(box.width * scale), most = 144 * scale; // most is the height that cells shrink for
+  let size = Math.min(28 * scale, Math.max(2, Math.floor(Math.sqrt(w * most / cells))));
+  while (size > 2 && Math.ceil(cells / Math.floor(w / size)) * size > most) size--;
+  const columns = Math.max(1, Math.floor(w / size)), h = Math.ceil(cells / columns) * size;
+  if (canvas.width !== w || canvas.height !== h) {
+    canvas.width = w;
+    canvas.height = h;
+    canvas.style.height = h / scale + 2 + "px"; // its border
   }
-  const cells = Math.ceil(total / each), w = canvas.width, h = canvas.height;
-  let size = Math.max(1, Math.floor(Math.sqrt(w * h / cells)));
-  while (size > 1 && Math.floor(w / size) * Math.floor(h / size) < cells) size--;
-  size = Math.min(size, 28 * scale);
-  const columns = Math.max(1, Math.floor(w / size)), gap = size > 4 ? Math.max(1, Math.round(size / 12)) : 0, g = canvas.getContext("2d");
+  const gap = size > 4 ? Math.max(1, Math.round(size / 12)) : 0, g = canvas.getContext("2d");
   g.clearRect(0, 0, w, h);
   let c = 0, left = classes[0]?.pages ?? 0;
   for (let i = 0; i < cells; i++) {
