@@ -119,3 +119,52 @@ func (c *Cache) BeingMoved(key string) bool {
 	ref, ok := c.index.Find(c.store.Hasher().Sum([]byte(key)), []byte(key))
 	return ok && c.store.PageOf(ref) == c.mover.page && mmapslab.Meta(c.store.Meta(ref).Load())&mmapslab.Copying != 0
 }
+
+// OpenHeap opens the cache in arena, a file on the heap, as a kill or Close left it; nil: a new one. Sweeping is over when it returns, and no goroutine works for the
+// cache: the keeper's work is Round's caller's. Nothing need be closed.
+func OpenHeap(o Options, arena *mmapslab.Arena) (*Cache, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	c, err := open(o, mmapslab.HeapFile(arena))
+	if err != nil {
+		return nil, err
+	}
+	c.crawler.hold(true)
+	c.keeper.session = c.NewSession()
+	c.keeper.stop, c.keeper.done, c.keeper.wake = make(chan struct{}), make(chan struct{}), make(chan struct{}, 1)
+	close(c.keeper.done)
+	if c.sweeper.Load() != nil {
+		c.sweep()
+	} else {
+		close(c.sweepDone)
+	}
+	return c, nil
+}
+
+// Arena is the cache's memory.
+func (c *Cache) Arena() *mmapslab.Arena { return c.store.Arena() }
+
+// CrawlNow goes over all segments.
+func (c *Cache) CrawlNow() {
+	s := c.NewSession()
+	defer s.Close()
+	for class := range mmapslab.ClassIDs {
+		for segment := range crawlSegments {
+			s.crawl([]crawlList{{class, segment}}, CrawlOptions{}, false, nil)
+		}
+	}
+}
+
+// SetFirstBuckets changes the size of a new index, and returns what it was.
+func SetFirstBuckets(n uint32) (was uint32) {
+	was, firstBuckets = firstBuckets, n
+	return was
+}
+
+// IndexEnd returns where the index begins and ends in the arena.
+func (c *Cache) IndexEnd() [2]int64 {
+	_, half, size := c.store.IndexRegion()
+	return [2]int64{half[0], half[1] + size}
+}

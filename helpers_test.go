@@ -1,6 +1,7 @@
 package hearth_test
 
 import (
+	"flag"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -77,3 +78,5 @@ func store(s *hearth.Session, mode hearth.Mode, key, value string, exptime int64
 func heap(mib int64) hearth.Options {
 	return hearth.Options{HeapArena: true, MemoryLimit: mib << 20, MaxItemSize: 512 << 10}
 }
+
+var seedWanted = flag.Uint64("seed", 0, "the first seed of tests that draw random numbers; 0: their own")

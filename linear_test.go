@@ -16,47 +16,67 @@ import (
 
 // call is one operation of a history, and its outcome.
 type call struct {
-	op    string
-	key   string
-	value string // given
-	cas   uint64 // given
+	op      string
+	key     string
+	value   string // given
+	cas     uint64 // given
+	exptime uint32 // given, in seconds since 1970; 0: never
 }
 
 type outcome struct {
-	status hearth.Status
-	value  string
-	cas    uint64
+	status  hearth.Status
+	value   string
+	cas     uint64
+	exptime uint32
 }
 
 // register is a key's state: cas 0 means there is no item.
 type register struct {
-	value string
-	cas   uint64
+	value   string
+	cas     uint64
+	exptime uint32
+}
+
+func (r register) String() string {
+	if r.cas == 0 {
+		return "a miss"
+	}
+	return fmt.Sprintf("%d bytes %.30q, cas %d, exptime %d", len(r.value), r.value, r.cas, r.exptime)
 }
 
 // step says what a call may do to a key, as the protocol tells it.
 func step(r register, in call, out outcome) (ok bool, next register) {
 	there := r.cas != 0
 	fails := func(want hearth.Status) (bool, register) { return out.status == want, r }
-	becomes := func(value string) (bool, register) { return out.status == hearth.OK, register{value, out.cas} }
+	becomes := func(value string, exptime uint32) (bool, register) {
+		return out.status == hearth.OK, register{value, out.cas, exptime}
+	}
 	switch in.op {
-	case "get":
+	case "get", "peek":
 		if !there {
 			return fails(hearth.Miss)
 		}
-		return out.status == hearth.OK && out.value == r.value && out.cas == r.cas, r
+		return out.status == hearth.OK && register{out.value, out.cas, out.exptime} == r, r
+	case "gat":
+		if !there {
+			return fails(hearth.Miss)
+		}
+		return out.status == hearth.OK && out.value == r.value && out.cas == r.cas, register{r.value, r.cas, in.exptime}
 	case "set":
-		return becomes(in.value)
+		return becomes(in.value, in.exptime)
 	case "add":
 		if there {
 			return fails(hearth.NotStored)
 		}
-		return becomes(in.value)
-	case "append":
-		if !there {
+		return becomes(in.value, in.exptime)
+	case "append", "prepend":
+		switch {
+		case !there:
 			return fails(hearth.NotStored)
+		case in.op == "append":
+			return becomes(r.value+in.value, r.exptime)
 		}
-		return becomes(r.value + in.value)
+		return becomes(in.value+r.value, r.exptime)
 	case "cas":
 		switch {
 		case !there:
@@ -64,7 +84,7 @@ func step(r register, in call, out outcome) (ok bool, next register) {
 		case r.cas != in.cas:
 			return fails(hearth.Exists)
 		}
-		return becomes(in.value)
+		return becomes(in.value, in.exptime)
 	case "incr":
 		if !there {
 			return fails(hearth.Miss)
@@ -73,13 +93,15 @@ func step(r register, in call, out outcome) (ok bool, next register) {
 		if err != nil {
 			return fails(hearth.NonNumeric)
 		}
-		return out.status == hearth.OK && out.value == fmt.Sprint(n+1), register{out.value, out.cas}
+		return out.status == hearth.OK && out.value == fmt.Sprint(n+1), register{out.value, out.cas, r.exptime}
 	case "touch":
 		if !there {
 			return fails(hearth.Miss)
 		}
-		return fails(hearth.OK)
-	case "delete":
+		return out.status == hearth.OK, register{r.value, r.cas, in.exptime}
+	case "flush": // of all keys: a call for each
+		return out.status == hearth.OK, register{}
+	case "delete", "expire":
 		if !there {
 			return fails(hearth.Miss)
 		}
@@ -88,7 +110,7 @@ func step(r register, in call, out outcome) (ok bool, next register) {
 	panic(in.op)
 }
 
-// registers is the porcupine model; with losses, an item may vanish before any step, as an evicted one does.
+// registers is the porcupine model; with losses, an item may vanish before any step, as an evicted one does, and calls may find no memory.
 func registers(losses bool) porcupine.Model {
 	m := porcupine.NondeterministicModel{
 		Partition: func(history []porcupine.Operation) (parts [][]porcupine.Operation) {
@@ -111,6 +133,10 @@ func registers(losses bool) porcupine.Model {
 				if ok, r := step(register{}, in.(call), out.(outcome)); ok {
 					next = append(next, r)
 				}
+				// Where memory is full, sections that stay open can keep all of it for a while.
+				if in, st := in.(call), out.(outcome).status; st == hearth.NoMemory || st == hearth.NotStored && strings.HasSuffix(in.op, "pend") {
+					next = append(next, state.(register), register{})
+				}
 			}
 			return next
 		},
@@ -125,7 +151,16 @@ func perform(s *hearth.Session, in call) (out outcome) {
 	switch in.op {
 	case "get":
 		if out.status = s.Get(key, &it); out.status == hearth.OK {
-			out.value, out.cas = string(it.AppendValue(nil)), it.CAS
+			out.value, out.cas, out.exptime = string(it.AppendValue(nil)), it.CAS, it.Exptime
+		}
+	case "peek": // leaves no trace; to the model it is a get
+		var got hearth.Fetch
+		if out.status = s.MetaGet(key, &hearth.GetOptions{Peek: true}, &got); out.status == hearth.OK {
+			out.value, out.cas, out.exptime = string(got.AppendValue(nil)), got.CAS, got.Exptime
+		}
+	case "gat":
+		if out.status = s.GetAndTouch(key, int64(in.exptime), &it); out.status == hearth.OK {
+			out.value, out.cas, out.exptime = string(it.AppendValue(nil)), it.CAS, it.Exptime
 		}
 	case "incr":
 		var n uint64
@@ -133,15 +168,22 @@ func perform(s *hearth.Session, in call) (out outcome) {
 			out.value, out.cas = fmt.Sprint(n), it.CAS
 		}
 	case "touch":
-		out.status = s.Touch(key, 1000)
+		out.status = s.Touch(key, int64(in.exptime))
+	case "expire":
+		out.status = s.Touch(key, -1)
 	case "delete":
 		out.status = s.Delete(key)
+	case "flush":
+		s.FlushAll(0)
 	default:
-		mode := map[string]hearth.Mode{"set": hearth.Set, "add": hearth.Add, "append": hearth.Append, "cas": hearth.CAS}[in.op]
-		out.cas, out.status = store(s, mode, in.key, in.value, 0, in.cas)
+		mode := map[string]hearth.Mode{"set": hearth.Set, "add": hearth.Add, "append": hearth.Append, "prepend": hearth.Prepend, "cas": hearth.CAS}[in.op]
+		out.cas, out.status = store(s, mode, in.key, in.value, int64(in.exptime), in.cas)
 	}
 	return out
 }
+
+// farExptime is a moment long from now.
+func farExptime(r *rand.Rand) uint32 { return 2_100_000_000 + uint32(r.IntN(1e6)) }
 
 // history lets goroutines work on few keys and returns what each saw. Times are taken from the clock rather than from a shared counter,
 // whose synchronization would hide races from the detector.
@@ -157,7 +199,7 @@ func history(t *testing.T, c *hearth.Cache, goroutines, calls, keys int, beside 
 			r := rand.New(rand.NewPCG(uint64(g), 1))
 			var seen uint64
 			for i := range calls {
-				in := call{op: []string{"get", "get", "set", "add", "append", "cas", "incr", "incr", "touch", "delete"}[r.IntN(10)], key: fmt.Sprint("key", r.IntN(keys))}
+				in := call{op: []string{"get", "get", "set", "add", "append", "cas", "incr", "incr", "touch", "gat", "delete"}[r.IntN(11)], key: fmt.Sprint("key", r.IntN(keys))}
 				switch in.op {
 				case "set", "add", "cas":
 					in.value = fmt.Sprint(r.IntN(1e4))
@@ -165,6 +207,8 @@ func history(t *testing.T, c *hearth.Cache, goroutines, calls, keys int, beside 
 						in.value = fmt.Sprint(g, i) + strings.Repeat("v", 3000) // chained
 					}
 					in.cas = seen
+				case "touch", "gat":
+					in.exptime = farExptime(r)
 				case "append":
 					in.value = fmt.Sprint(r.IntN(10))
 				}

@@ -84,64 +84,6 @@ func TestThreadSuspendedAnywhereKeepsNobodyFromFinishing(t *testing.T) {
 	}
 }
 
-// stage runs goroutines one at a time and changes between them at points only, so that every history and every crash image is a schedule that
-// a seed names, and the hook may look at the arena while all stand still.
-type stage struct {
-	rnd     *rand.Rand
-	turn    []chan struct{}
-	live    []int // who has not finished
-	current int
-	at      func(point string)
-	looking bool // at runs, and passes points itself
-	switchy int  // switch at one point in so many
-}
-
-func (s *stage) run(actors []func()) {
-	var wg sync.WaitGroup
-	s.turn = make([]chan struct{}, len(actors))
-	for i := range actors {
-		s.turn[i] = make(chan struct{})
-		s.live = append(s.live, i)
-	}
-	for i, act := range actors {
-		wg.Go(func() {
-			<-s.turn[i]
-			act()
-			for j, id := range s.live {
-				if id == i {
-					s.live = append(s.live[:j], s.live[j+1:]...)
-					break
-				}
-			}
-			if len(s.live) > 0 {
-				s.current = s.live[s.rnd.IntN(len(s.live))]
-				s.turn[s.current] <- struct{}{}
-			}
-		})
-	}
-	fault.Set(func(point string) {
-		if s.looking {
-			return
-		}
-		me := s.current
-		s.looking = true
-		s.at(point)
-		s.looking = false
-		if s.rnd.IntN(s.switchy) != 0 {
-			return
-		}
-		if next := s.live[s.rnd.IntN(len(s.live))]; next != me {
-			s.current = next
-			s.turn[next] <- struct{}{}
-			<-s.turn[me]
-		}
-	})
-	defer fault.Set(nil)
-	s.current = s.live[s.rnd.IntN(len(s.live))]
-	s.turn[s.current] <- struct{}{}
-	wg.Wait()
-}
-
 // At every point of many schedules the arena is what a kill would leave. The image attaches, is sound, and has for each key what the living index
 // has at that moment; those answers are part of the history, which must be linearizable, so acknowledged sets are there and deleted ones are not.
 func TestEveryCrashImageHoldsWhatWasAcknowledged(t *testing.T) {
@@ -153,17 +95,17 @@ func TestEveryCrashImageHoldsWhatWasAcknowledged(t *testing.T) {
 	images := 0
 	for seed := range uint64(schedules) {
 		r := heapRival(t, 4, 64)
-		s := &stage{rnd: rand.New(rand.NewPCG(seed, 7)), switchy: 1 + int(seed%3)}
-		s.at = func(point string) {
+		s := &fault.Stage{Rand: rand.New(rand.NewPCG(seed, 7)), Every: 1 + int(seed%3)}
+		at := func(point string) {
 			seen[point]++
-			if s.rnd.IntN(4) != 0 { // the point's turn comes in another schedule
+			if s.Rand.IntN(4) != 0 { // the point's turn comes in another schedule
 				return
 			}
 			images++
 			for k := range r.keys {
 				r.find(50, k)
 			}
-			if err := r.crash(s.rnd); err != nil {
+			if err := r.crash(s.Rand); err != nil {
 				t.Errorf("seed %d at %s: %v", seed, point, err)
 			}
 		}
@@ -178,7 +120,17 @@ func TestEveryCrashImageHoldsWhatWasAcknowledged(t *testing.T) {
 				}
 			})
 		}
-		s.run(actors)
+		looking := false // at passes points itself
+		fault.Set(func(point string) {
+			if !looking {
+				looking = true
+				at(point)
+				looking = false
+				s.Pass()
+			}
+		})
+		s.Run(actors...)
+		fault.Set(nil)
 		r.history.check(t)
 		r.env.check(t)
 		if t.Failed() {
