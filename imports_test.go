@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"hearth/cmd/hearthd":         {"hearth/cmd/hearthd/web", "hearth/netproto/server", "hearth"},
 	"hearth/tools/clients":       {},
 	"hearth/tools/cluster":       {},
+	"hearth/tools/container":     {},
 	"hearth/tools/mcbench":       {},
 	"hearth/tools/release":       {},
 	"hearth/tools/slabctl":       {"hearth/restore", "hearth/lru", "hearth/mmapslab"},
