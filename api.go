@@ -2,6 +2,7 @@ package hearth
 
 import (
 	"errors"
+	"iter"
 	"time"
 
 	"hearth/mmapslab"
@@ -94,6 +95,26 @@ func (c *Cache) Do(f func(s *Session)) {
 	}
 	defer c.giveBack(s)
 	f(s)
+}
+
+// Items goes over all living items, in no order, while others read and write; Walk tells what it promises. The loop's body is in a section: it must be brief, and
+// may delete, but not store, for the memory that a store waits for may be what the section holds. Each item is the body's until the next one.
+func (c *Cache) Items() iter.Seq[*Item] {
+	return func(yield func(*Item) bool) {
+		var w Walk
+		next := func() (more bool) {
+			s := c.borrow()
+			if s == nil {
+				return false
+			}
+			defer c.giveBack(s)
+			wanted := true
+			more = w.Next(s, func(it *Item) { wanted = wanted && yield(it) })
+			return more && wanted
+		}
+		for next() {
+		}
+	}
 }
 
 // idleMost bounds how many sessions are kept for later calls.

@@ -113,6 +113,53 @@ func TestDoEndsTheSectionOfAPanic(t *testing.T) {
 	}
 }
 
+func TestItemsMeetsEachOnceAndMayBeLeft(t *testing.T) {
+	c, err := hearth.Open(heap(8))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 3000 // more than a step of the walk
+	putMany(t, c, "key%d", n)
+	met := map[string]int{}
+	for it := range c.Items() {
+		met[string(it.Key)]++
+		if v, ok := it.Value(); !ok || string(v) != "value" {
+			t.Errorf("%s: %q, %t", it.Key, v, ok)
+		}
+	}
+	if len(met) != n {
+		t.Errorf("met %d items, want %d", len(met), n)
+	}
+	for key, times := range met {
+		if times != 1 {
+			t.Errorf("met %s %d times", key, times)
+		}
+	}
+	left := 0
+	for it := range c.Items() {
+		c.Delete(it.Key)
+		if left++; left == 10 {
+			break
+		}
+	}
+	func() {
+		defer func() { recover() }()
+		for it := range c.Items() {
+			c.Delete(it.Key)
+			panic("the body fails")
+		}
+	}()
+	c.Round()
+	if waiting, items := c.Waiting(), c.Stats().CurrItems; waiting != 0 || items != n-11 {
+		t.Errorf("%d items still wait for a section, %d are there, want %d", waiting, items, n-11)
+	}
+	check(t, c)
+	closeCache(t, c)
+	for it := range c.Items() {
+		t.Errorf("a closed cache has %s", it.Key)
+	}
+}
+
 func TestCacheMethodsFromManyGoroutines(t *testing.T) {
 	c := open(t, heap(4))
 	var wg sync.WaitGroup
