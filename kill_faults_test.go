@@ -5,14 +5,13 @@ package hearth_test
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -22,209 +21,200 @@ import (
 	"hearth/mmapslab/fault"
 )
 
-// A process that serves four writers, two readers who pin what they read, and somebody who moves pages kills itself at a named point: then all its
-// threads stop wherever they are. The next one, on the same file, checks everything, and dies at another point.
-
-const (
-	killWriters, keysEach = 4, 300
-	filler                = 48500 // items with which the index is about to grow
-)
-
-// killed are the points; those of growth come by once in an index's life, so they want a file whose index is about to grow.
-var killedAt = []string{
-	"hearth.draft.linked", "hearth.remake.claimed", "hearth.discard.unlinked", "hearth.move.copied", "hearth.move.published", "hearth.move.data-copying",
-	"hearth.move.data-moved", "mmapslab.drain.before", "mmapslab.drain.started", "mmapslab.drain.empty", "mmapslab.drain.cleared", "mmapslab.drain.released",
-	"mmapslab.drain.taken-back", "mmapslab.page.backed", "mmapslab.page.assigned", "mmapslab.superblock.before", "mmapslab.superblock.after",
-	"index.insert.placing", "index.insert.placed", "index.insert.scanned", "index.insert.promoting", "index.insert.promoted",
-	"index.replace.before", "index.replace.after", "index.delete.before", "index.delete.after", "restore.sweep.mark", "restore.sweep.linked",
-	"index.grow.sized", "index.grow.started", "index.grow.frozen", "index.grow.copied", "index.grow.moved", "index.copy.placing", "index.copy.placed",
-	"index.copy.scanned", "index.copy.promoting", "index.copy.promoted", "index.grow.switched", "index.grow.discarded",
+// killPoint is a named point, and what a life must be for it to come by.
+type killPoint struct {
+	name  string
+	early bool // it comes by before the load
+	fresh bool // in a new file: the index grows while it fills
+	close bool // at a clean stop
+	clean bool // after one
+	lossy bool // only where memory is full, and its limit lower than at the last start
 }
 
-func inGrowth(point string) bool {
-	return strings.HasPrefix(point, "index.grow.") || strings.HasPrefix(point, "index.copy.")
+func killPoints() (points []killPoint) {
+	add := func(like killPoint, names ...string) {
+		for _, like.name = range names {
+			points = append(points, like)
+		}
+	}
+	add(killPoint{}, "hearth.draft.allocated", "hearth.draft.chained", "hearth.draft.sealed", "hearth.draft.linked", "hearth.remake.claimed", "hearth.remake.sealed",
+		"hearth.touch.before", "hearth.touch.after", "hearth.discard.unlinked", "hearth.reclaim.freeing", "hearth.move.copied", "hearth.move.published",
+		"hearth.move.data-copying", "hearth.move.data-moved", "mmapslab.drain.before", "mmapslab.drain.started", "mmapslab.drain.empty", "mmapslab.drain.cleared",
+		"mmapslab.drain.released", "mmapslab.drain.taken-back", "mmapslab.page.backed", "mmapslab.page.assigned", "index.insert.placing", "index.insert.placed",
+		"index.insert.scanned", "index.insert.promoting", "index.insert.promoted", "index.replace.before", "index.replace.after", "index.delete.before", "index.delete.after")
+	add(killPoint{early: true}, "hearth.attach.running", "hearth.attach.indexed", "restore.sweep.mark", "restore.sweep.page", "restore.sweep.linked", "hearth.grace.waiting",
+		"mmapslab.superblock.before", "mmapslab.superblock.after")
+	add(killPoint{early: true, clean: true}, "hearth.attach.checkpoint")
+	add(killPoint{close: true}, "hearth.close.drained", "hearth.close.checkpoint", "hearth.close.saved")
+	add(killPoint{early: true, fresh: true}, "hearth.create.stored")
+	add(killPoint{fresh: true}, "index.grow.sized", "index.grow.started", "index.grow.frozen", "index.grow.copied", "index.grow.moved", "index.copy.placing", "index.copy.placed",
+		"index.copy.scanned", "index.copy.promoting", "index.copy.promoted", "index.grow.switched", "index.grow.discarded")
+	add(killPoint{lossy: true}, "hearth.evict.chosen", "hearth.alloc.waiting")
+	add(killPoint{lossy: true, early: true}, "hearth.attach.sweeping", "hearth.attach.swept", "mmapslab.page.before-free", "mmapslab.page.freed")
+	return points
 }
 
-func killOptions(path string) hearth.Options {
-	return hearth.Options{Path: path, MemoryLimit: 96 << 20, MaxItemSize: 256 << 10, ChunkMax: 16 << 10, NoEvict: true, Logger: slog.New(slog.DiscardHandler)}
+// killModes are what happens at a point: all threads stop there and then; one panics; one stays there for ever, and the others are killed later.
+var killModes = []string{"kill", "panic", "stall"}
+
+const notPassed = 3 // the exit code of a life that did not come by its point
+
+// pointEnding ends a life at a point.
+type pointEnding struct {
+	killPoint
+	mode  string
+	left  atomic.Int64 // of the times that it comes by
+	armed atomic.Bool
 }
 
-// TestAKillAtAnyPointBesideWritersLosesNothing kills a process at each of the points in turn.
-func TestAKillAtAnyPointBesideWritersLosesNothing(t *testing.T) {
-	if dir := os.Getenv("HEARTH_KILL_CHILD"); dir != "" {
-		liveUntilKilled(t, dir, os.Getenv("HEARTH_KILL_POINT"))
-		return
-	}
-	rounds := 1
-	if n, err := strconv.Atoi(os.Getenv("HEARTH_KILL_ROUNDS")); err == nil {
-		rounds = n
-	} else if os.Getenv("HEARTH_LONG") != "" {
-		rounds = 10
-	}
-	dir := t.TempDir()
-	file, base, oracle := filepath.Join(dir, "slab"), filepath.Join(dir, "base"), filepath.Join(dir, "states")
-	c, err := hearth.Open(killOptions(base))
-	if err != nil {
-		t.Fatal(err)
-	}
-	do(c, func(s *hearth.Session) {
-		for i := range filler {
-			if _, st := store(s, hearth.Set, fmt.Sprint("filler", i), fmt.Sprint("value of ", i), 0, 0); st != hearth.OK {
-				t.Fatal(st)
-			}
-		}
-	})
-	if c.Stats().HashIsExpanding {
-		t.Fatal("the index grows already")
-	}
-	closeCache(t, c)
-	points, kills := killedAt, 0
-	for round := range rounds {
-		rand.New(rand.NewPCG(uint64(round), 1)).Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
-		for i, point := range points {
-			if inGrowth(point) || i == 0 {
-				if out, err := exec.Command("cp", "--sparse=always", base, file).CombinedOutput(); err != nil {
-					t.Fatalf("cp: %v: %s", err, out)
-				}
-				os.Remove(oracle)
-			}
-			cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
-			cmd.Env = append(os.Environ(), "HEARTH_KILL_CHILD="+dir, "HEARTH_KILL_POINT="+point, fmt.Sprint("HEARTH_KILL_SEED=", round*1000+i))
-			out, err := cmd.CombinedOutput()
-			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-				t.Fatalf("round %d, life %d, to be killed at %s: %v\n%s", round, i, point, err, out)
-			}
-			kills++
-		}
-		// And the last one's file.
-		c, err := hearth.Open(killOptions(file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.WaitSwept()
-		verifyStates(t, c, openStates(t, dir))
-		check(t, c)
-		closeCache(t, c)
-	}
-	t.Logf("%d kills", kills)
-}
-
-// verifyStates looks whether every key holds what was acknowledged last, or what was asked for last, and notes which.
-func verifyStates(t *testing.T, c *hearth.Cache, o states) (now []state) {
-	t.Helper()
-	do(c, func(s *hearth.Session) {
-		for n := range killWriters * keysEach {
-			is, err := o.settle(s, newKillKey(n), false)
-			if err != nil {
-				t.Error(err)
-			}
-			now = append(now, is)
-		}
-		for i := range filler {
-			if v, ok := get(s, fmt.Sprint("filler", i)); !ok || v != fmt.Sprint("value of ", i) {
-				t.Fatalf("filler%d: %t %q", i, ok, v)
-			}
-		}
-	})
-	return now
-}
-
-// liveUntilKilled is one life.
-func liveUntilKilled(t *testing.T, dir, point string) {
-	seed, _ := strconv.ParseUint(os.Getenv("HEARTH_KILL_SEED"), 10, 64)
-	r := rand.New(rand.NewPCG(seed, 2))
-	var left, armed atomic.Int64
-	switch {
-	case strings.HasPrefix(point, "mmapslab.drain."):
-		left.Store(1 + r.Int64N(3))
-	case strings.HasPrefix(point, "mmapslab."), strings.HasPrefix(point, "restore."), point == "index.grow.sized", point == "index.grow.started",
-		point == "index.grow.switched", point == "index.grow.discarded":
-		left.Store(1)
-	case strings.HasPrefix(point, "hearth.move."):
-		left.Store(1 + r.Int64N(20))
-	default:
-		left.Store(1 + r.Int64N(400))
-	}
-	if strings.HasPrefix(point, "restore.") || strings.HasPrefix(point, "mmapslab.superblock.") || point == "mmapslab.drain.taken-back" && r.IntN(2) == 0 {
-		armed.Store(1) // comes by while the cache is opened
-	}
+func (e *pointEnding) opening() {
+	e.armed.Store(e.early)
 	fault.Set(func(at string) {
-		if at == point && armed.Load() == 1 && left.Add(-1) == 0 {
-			syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
+		if !e.armed.Load() {
+			return
 		}
-		if armed.Load() == 1 && rand.IntN(8) == 0 {
-			time.Sleep(50 * time.Microsecond) // the others get into the middle of it
+		if at != e.name || e.left.Add(-1) != 0 {
+			if rand.IntN(64) == 0 {
+				time.Sleep(20 * time.Microsecond) // the others get into the middle of it
+			}
+			return
 		}
+		die := func() { syscall.Kill(os.Getpid(), syscall.SIGKILL) }
+		switch e.mode {
+		case "kill":
+			die()
+		case "panic":
+			panic("planted at " + at)
+		}
+		time.AfterFunc(time.Duration(rand.Int64N(int64(20*time.Millisecond))), die)
+		select {}
 	})
-	c, err := hearth.Open(killOptions(filepath.Join(dir, "slab")))
-	if err != nil {
-		t.Fatal(err)
+}
+
+func (e *pointEnding) serving() { e.armed.Store(true) }
+
+func (e *pointEnding) done() (close, goOn bool) {
+	if e.mode == "none" || e.close {
+		return true, false
 	}
-	if st := c.Stats(); st.RestartKind == "cold" {
-		t.Fatalf("cold start: %s", st.RestartReason)
+	return false, false
+}
+
+func (e *pointEnding) over(t *testing.T) {
+	if !t.Failed() && e.mode != "none" {
+		os.Exit(notPassed)
 	}
-	if r.IntN(2) == 0 { // else beside the sweep
-		c.WaitSwept()
-		check(t, c)
-	}
-	o := openStates(t, dir)
-	now := verifyStates(t, c, o)
-	if t.Failed() {
+}
+
+// TestALifeThatEndsAtAnyPointLosesNothing ends processes at each of the points in each of the ways, on one file; each looks first whether all is as the one
+// before acknowledged it.
+func TestALifeThatEndsAtAnyPointLosesNothing(t *testing.T) {
+	points := killPoints()
+	if dir := os.Getenv("HEARTH_POINT_CHILD"); dir != "" {
+		hearth.SetFirstBuckets(16)
+		seed, _ := strconv.ParseUint(os.Getenv("HEARTH_MOMENT_SEED"), 10, 64)
+		e := &pointEnding{mode: os.Getenv("HEARTH_POINT_MODE")}
+		e.killPoint = points[slices.IndexFunc(points, func(p killPoint) bool { return p.name == os.Getenv("HEARTH_POINT") })]
+		most := int64(40)
+		if e.early || e.fresh || e.close || strings.HasPrefix(e.name, "mmapslab.") || strings.HasPrefix(e.name, "hearth.move.") {
+			most = 3
+		}
+		e.left.Store(1 + rand.New(rand.NewPCG(seed, 6)).Int64N(most))
+		if e.close || e.name == "hearth.create.stored" || strings.HasPrefix(e.name, "hearth.attach.") {
+			e.left.Store(1)
+		}
+		lanes := killLanes(dir)
+		lane := &lanes[0]
+		if os.Getenv("HEARTH_MOMENT_LANE") == lanes[1].name {
+			lane = &lanes[1]
+		}
+		lane.live(t, dir, e)
 		return
 	}
-	armed.Store(1)
-	var all sync.WaitGroup
-	for w := range killWriters {
-		mine, r := now[w*keysEach:(w+1)*keysEach], rand.New(rand.NewPCG(seed, uint64(10+w)))
-		all.Go(func() {
-			for end := time.Now().Add(killPatience); time.Now().Before(end) && !t.Failed(); {
-				s := c.NewSession()
-				for range 1000 {
-					i := r.IntN(keysEach)
-					n := w*keysEach + i
-					in(s, func() {
-						var err error
-						if mine[i], err = newKillKey(n).change(s, r, o, mine[i], false); err != nil {
-							t.Error(err)
-						}
-					})
+	lives := *killsWanted
+	switch {
+	case lives > 0:
+	case os.Getenv("HEARTH_LONG") != "":
+		lives = 4000
+	case testing.Short():
+		lives = 60
+	default:
+		lives = 200
+	}
+	start := max(*seedWanted, 1)
+	for i, lane := range killLanes("") {
+		t.Run(lane.name, func(t *testing.T) {
+			t.Parallel()
+			dir, err := os.MkdirTemp(shm(), "hearth-points")
+			if err != nil {
+				t.Fatal(err)
+			}
+			lane := killLanes(dir)[i]
+			draw := rand.New(rand.NewPCG(start, uint64(i)))
+			ended, missed, modes, ops := map[string]int{}, map[string]int{}, map[string]int{}, uint64(0)
+			life := func(n int, p killPoint, mode string) int {
+				cmd := exec.Command(os.Args[0], "-test.run=^TestALifeThatEndsAtAnyPointLosesNothing$", "-test.count=1")
+				cmd.Env = append(os.Environ(), "HEARTH_POINT_CHILD="+dir, "HEARTH_MOMENT_LANE="+lane.name, "HEARTH_POINT="+p.name, "HEARTH_POINT_MODE="+mode,
+					fmt.Sprint("HEARTH_MOMENT_SEED=", start+uint64(n)))
+				out, err := cmd.CombinedOutput()
+				var exit *exec.ExitError
+				killed := errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
+				switch {
+				case err == nil && mode == "none":
+					return 0
+				case exit != nil && exit.ExitCode() == notPassed:
+					return notPassed
+				case killed && mode != "panic", !killed && mode == "panic" && strings.Contains(string(out), "planted at "+p.name):
+					return 1
 				}
-				s.Close()
+				t.Fatalf("life %d, to end at %s by %s: %v\n%s\nthe file is kept in %s; again with: go test -tags faults -run '%s' -seed %d -kills %d .", n, p.name, mode, err, out,
+					dir, t.Name(), start, lives)
+				return 0
+			}
+			var queue []killPoint
+			for n := 0; n < (lives+i)/2 && !t.Failed(); n++ {
+				if len(queue) == 0 {
+					queue = slices.Clone(points)
+					draw.Shuffle(len(queue), func(i, j int) { queue[i], queue[j] = queue[j], queue[i] })
+				}
+				p, mode := queue[0], killModes[draw.IntN(len(killModes))]
+				if queue = queue[1:]; p.lossy && !lane.lossy {
+					continue
+				}
+				if p.fresh {
+					os.Remove(filepath.Join(dir, "slab"))
+					os.Remove(filepath.Join(dir, "states"))
+				}
+				if p.clean {
+					life(n, p, "none")
+				}
+				if life(n, p, mode) == notPassed {
+					missed[p.name]++
+					continue
+				}
+				ended[p.name]++
+				modes[mode]++
+			}
+			hearth.SetFirstBuckets(hearth.SetFirstBuckets(16))
+			c, err := hearth.Open(lane.options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.WaitSwept()
+			o := openStates(t, dir)
+			lane.verify(t, c, o)
+			check(t, c)
+			closeCache(t, c)
+			ops = o.count(0)
+			t.Logf("%v at %d points, %d operations since the file was new; not come by: %v", modes, len(ended), ops, missed)
+			for name, n := range missed {
+				if n > 5 && ended[name] == 0 {
+					t.Errorf("%s was not passed in %d lives", name, n)
+				}
+			}
+			if !t.Failed() {
+				os.RemoveAll(dir)
 			}
 		})
-	}
-	for range 2 {
-		all.Go(func() { readPinned(t, c, killWriters*keysEach) })
-	}
-	all.Go(func() {
-		n := 0
-		for end := time.Now().Add(killPatience); time.Now().Before(end) && !t.Failed(); {
-			if inGrowth(point) {
-				do(c, func(s *hearth.Session) {
-					for range 100 {
-						n++
-						store(s, hearth.Set, fmt.Sprint("growth", n), "x", 0, 0)
-					}
-				})
-			}
-			for i := 0; i < 100 && c.Stats().SlabReassignRunning; i++ {
-				c.Round()
-			}
-			c.CancelMove()
-			classes := c.ClassStats()
-			src, dst := classes[r.IntN(len(classes))].ID, classes[r.IntN(len(classes))].ID
-			if r.IntN(2) == 0 {
-				dst = 0
-			}
-			if src != dst {
-				c.EmptyPage(src, dst)
-			}
-		}
-	})
-	all.Wait()
-	if !t.Failed() {
-		t.Errorf("%s was not passed", point)
 	}
 }

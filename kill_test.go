@@ -222,28 +222,26 @@ func (k killKey) change(s *hearth.Session, r *rand.Rand, o states, was state, lo
 	return next, nil
 }
 
-// readPinned reads items twice, the second time when their section is long over and they may have been moved, replaced and deleted.
-func readPinned(t *testing.T, c *hearth.Cache, keys int) {
+// readPinned reads an item twice, the second time when its section is long over and it may have been moved, replaced and deleted.
+func readPinned(c *hearth.Cache, keys int, t *testing.T) {
 	s := c.NewSession()
 	defer s.Close()
-	for end := time.Now().Add(killPatience); time.Now().Before(end) && !t.Failed(); {
-		var it hearth.Item
-		var pin hearth.Pin
-		var was []byte
-		in(s, func() {
-			if s.Get([]byte(newKillKey(rand.IntN(keys)).name), &it) == hearth.OK {
-				pin, was = s.Pin(&it), it.AppendValue(nil)
-			}
-		})
-		if was == nil {
-			continue
+	var it hearth.Item
+	var pin hearth.Pin
+	var was []byte
+	in(s, func() {
+		if s.Get([]byte(newKillKey(rand.IntN(keys)).name), &it) == hearth.OK {
+			pin, was = s.Pin(&it), it.AppendValue(nil)
 		}
-		time.Sleep(time.Duration(rand.IntN(3)) * time.Millisecond)
-		if now := it.AppendValue(nil); !bytes.Equal(now, was) {
-			t.Errorf("a pinned value of %d bytes %.40q became %.40q", len(was), was, now)
-		}
-		s.Unpin(pin)
+	})
+	if was == nil {
+		return
 	}
+	time.Sleep(time.Duration(rand.IntN(3)) * time.Millisecond)
+	if now := it.AppendValue(nil); !bytes.Equal(now, was) {
+		t.Errorf("a pinned value of %d bytes %.40q became %.40q", len(was), was, now)
+	}
+	s.Unpin(pin)
 }
 
 // killLane is a file that is served, killed and served again, and what is done to it.
@@ -276,7 +274,8 @@ func TestKilledAtAnyMomentInProcessLosesNothing(t *testing.T) {
 	if dir := os.Getenv("HEARTH_MOMENT_CHILD"); dir != "" {
 		for _, lane := range killLanes(dir) {
 			if lane.name == os.Getenv("HEARTH_MOMENT_LANE") {
-				lane.live(t, dir)
+				seed, _ := strconv.ParseUint(os.Getenv("HEARTH_MOMENT_SEED"), 10, 64)
+				lane.live(t, dir, momentEnding{rand.New(rand.NewPCG(seed, 5))})
 			}
 		}
 		return
@@ -357,18 +356,45 @@ func (lane *killLane) verify(t *testing.T, c *hearth.Cache, o states) (now []sta
 	return now
 }
 
+// ending is how a life ends. Its methods are called as the life gets there.
+type ending interface {
+	opening()                 // the file is about to be opened
+	serving()                 // it was found to be right, and the load begins
+	done() (close, goOn bool) // so many operations are over: is the cache to be closed now?
+	over(t *testing.T)        // nothing ended it
+}
+
+// momentEnding is a SIGKILL at a random moment.
+type momentEnding struct{ r *rand.Rand }
+
+func (e momentEnding) die(most time.Duration) {
+	time.AfterFunc(time.Duration(e.r.Int64N(int64(most))), func() { syscall.Kill(os.Getpid(), syscall.SIGKILL) })
+}
+
+func (e momentEnding) opening() {
+	if e.r.IntN(8) == 0 {
+		e.die(10 * time.Millisecond)
+	}
+}
+
+func (e momentEnding) serving() {}
+
+func (e momentEnding) done() (bool, bool) {
+	e.die(300 * time.Microsecond)
+	return false, true
+}
+
+func (e momentEnding) over(t *testing.T) { t.Error("nobody killed it") }
+
 // live is one life. A failure ends it with exit code 1, and tells.
-func (lane *killLane) live(t *testing.T, dir string) {
+func (lane *killLane) live(t *testing.T, dir string, e ending) {
 	seed, _ := strconv.ParseUint(os.Getenv("HEARTH_MOMENT_SEED"), 10, 64)
 	r := rand.New(rand.NewPCG(seed, 3))
-	die := func(most time.Duration) {
-		time.AfterFunc(time.Duration(r.Int64N(int64(most))), func() { syscall.Kill(os.Getpid(), syscall.SIGKILL) })
-	}
-	const early = 8
-	if r.IntN(early) == 0 {
-		die(10 * time.Millisecond)
-	}
 	o := openStates(t, dir)
+	if len(lane.limits) > 0 {
+		lane.options.MemoryLimit = lane.limits[r.IntN(len(lane.limits))]
+	}
+	e.opening()
 	c, err := hearth.Open(lane.options)
 	if err != nil {
 		t.Fatal(err)
@@ -377,8 +403,7 @@ func (lane *killLane) live(t *testing.T, dir string) {
 	if st := c.Stats(); st.RestartKind == "cold" && o.count(0) > 0 {
 		t.Fatalf("cold start: %s", st.RestartReason)
 	}
-	waited := r.IntN(2) == 0
-	if waited { // else beside the sweep
+	if r.IntN(2) == 0 { // else beside the sweep
 		c.WaitSwept()
 		check(t, c)
 	}
@@ -387,16 +412,19 @@ func (lane *killLane) live(t *testing.T, dir string) {
 		return
 	}
 	o.count(1)
+	e.serving()
 	var all sync.WaitGroup
-	var left atomic.Int64 // operations until somebody kills: on a loaded machine a time would end most lives before anything happened
+	var left atomic.Int64 // operations: on a loaded machine a time would end most lives before anything happened
+	var stop, closes atomic.Bool
 	left.Store(1 + r.Int64N(1200))
 	end := time.Now().Add(killPatience)
+	going := func() bool { return !stop.Load() && time.Now().Before(end) && !t.Failed() }
 	for w := range momentWriters {
 		mine, r := now[w*momentKeys:(w+1)*momentKeys], rand.New(rand.NewPCG(seed, uint64(10+w)))
 		all.Go(func() {
 			s := c.NewSession()
 			defer s.Close()
-			for time.Now().Before(end) && !t.Failed() {
+			for going() {
 				for range 32 {
 					i := r.IntN(momentKeys)
 					in(s, func() {
@@ -406,45 +434,58 @@ func (lane *killLane) live(t *testing.T, dir string) {
 						}
 					})
 					if left.Add(-1) == 0 {
-						die(300 * time.Microsecond)
+						close, goOn := e.done()
+						closes.Store(close)
+						stop.Store(!goOn)
 					}
 				}
 				o.count(32)
 			}
 		})
 	}
-	all.Go(func() { readPinned(t, c, momentWriters*momentKeys) })
+	all.Go(func() {
+		for going() {
+			readPinned(c, momentWriters*momentKeys, t)
+		}
+	})
 	all.Go(func() {
 		r := rand.New(rand.NewPCG(seed, 4))
-		for time.Now().Before(end) && !t.Failed() {
-			classes := c.ClassStats()
-			if len(classes) == 0 {
-				continue
-			}
-			src, dst := classes[r.IntN(len(classes))].ID, classes[r.IntN(len(classes))].ID
-			switch r.IntN(8) {
-			case 0:
-				c.CancelMove()
-			case 1:
-				c.Crawl(hearth.CrawlOptions{})
-			case 2:
-				if len(lane.limits) > 0 {
-					c.SetMemoryLimit(lane.limits[r.IntN(len(lane.limits))])
-				}
-			case 3:
-				dst = 0
-				fallthrough
-			default:
-				if src != dst {
-					c.EmptyPage(src, dst)
-				}
-			}
-			for i := 0; i < 20 && c.Stats().SlabReassignRunning; i++ {
-				c.Round()
-			}
+		for going() {
+			lane.operate(c, r)
 		}
 	})
 	all.Wait()
-	st := c.Stats()
-	t.Errorf("after %d operations, sweep waited for %t: %+v", left.Load(), waited, st)
+	if closes.Load() {
+		closeCache(t, c)
+	}
+	e.over(t)
+}
+
+// operate does something that an operator may do.
+func (lane *killLane) operate(c *hearth.Cache, r *rand.Rand) {
+	classes := c.ClassStats()
+	if len(classes) == 0 {
+		return
+	}
+	src, dst := classes[r.IntN(len(classes))].ID, classes[r.IntN(len(classes))].ID
+	switch r.IntN(8) {
+	case 0:
+		c.CancelMove()
+	case 1:
+		c.Crawl(hearth.CrawlOptions{})
+	case 2:
+		if len(lane.limits) > 0 {
+			c.SetMemoryLimit(lane.limits[r.IntN(len(lane.limits))])
+		}
+	case 3:
+		dst = 0
+		fallthrough
+	default:
+		if src != dst {
+			c.EmptyPage(src, dst)
+		}
+	}
+	for i := 0; i < 20 && c.Stats().SlabReassignRunning; i++ {
+		c.Round()
+	}
 }
