@@ -168,8 +168,26 @@ func AppendLogConnClose(dst []byte, p *LogPeer, reason string) []byte {
 
 // AppendLogConnError appends the body of a line about a connection that failed.
 func AppendLogConnError(dst []byte, fd int, message string) []byte {
-	dst = logInt(append(dst, "type=connerr"...), " fd", int64(fd))
-	return append(append(append(dst, " msg="...), message...), '\n')
+	return logFailure(dst, "type=connerr", fd, message)
+}
+
+// AppendLogTLSError appends the body of a line about a TLS connection that failed, in its handshake or later.
+func AppendLogTLSError(dst []byte, fd int, message string) []byte {
+	return logFailure(dst, "type=conntlserr", fd, message)
+}
+
+// logFailure appends a line of a connection's error. A message may quote what came from outside, so it is cut, and has no line ends.
+func logFailure(dst []byte, line string, fd int, message string) []byte {
+	const most = 256
+	dst = logInt(append(dst, line...), " fd", int64(fd))
+	dst = append(dst, " msg="...)
+	for _, b := range []byte(message[:min(len(message), most)]) {
+		if b < ' ' || b == 0x7f {
+			b = '?'
+		}
+		dst = append(dst, b)
+	}
+	return append(dst, '\n')
 }
 
 // LogCrawl is a crawl of an LRU segment that started by itself, and how it was settled when the next one does. Times are in seconds.

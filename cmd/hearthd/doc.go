@@ -3,7 +3,7 @@
 //
 // It refuses to know how items are kept, what the protocol says, or how connections are served. What it knows is the operator's side:
 // the flags (flags.go, suboptions.go), getopt's rules for writing them (getopt.go), the process (process.go): limits, user, daemon, pid
-// file; and systemd (systemd.go): sockets that it passes, and what it wants to be told.
+// file; systemd (systemd.go): sockets that it passes, and what it wants to be told; and how a process hands over to the next (handover.go).
 //
 // What holds:
 //   - No flag is silently ignored. A flag does what memcached's does, or is a tuning knob whose absence no client can see and says so

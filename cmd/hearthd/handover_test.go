@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -518,5 +520,188 @@ func TestAStopDuringAHandOverStopsBoth(t *testing.T) {
 				t.Errorf("restart_kind %q, want clean", kind)
 			}
 		})
+	}
+}
+
+// All kinds of listeners go along, and who is served by them.
+func TestEveryListenerGoesAlong(t *testing.T) {
+	chain, key := certificate(t, t.TempDir(), "server")
+	l := startLineage(t, binary, nil, "-e", newFile(t), "-U", "-1", "-l", "notls:proto[ascii]:127.0.0.1", "-o", "http_listen=127.0.0.1:0",
+		"-Z", "-o", "ssl_chain_cert="+chain+",ssl_key="+key)
+	line := l.lines[l.next-1]
+	addrs := strings.Split(regexp.MustCompile(`addr="?([^ "]*)`).FindStringSubmatch(line)[1], ",")
+	web := regexp.MustCompile(`http="?([^ "]*)`).FindStringSubmatch(line)[1]
+	if len(addrs) != 4 {
+		t.Fatalf("%s: want TLS, plain and two of UDP", line)
+	}
+	ask := func() {
+		t.Helper()
+		c := dialTLS(t, addrs[0])
+		io.WriteString(c, "get k\r\n")
+		reply := make([]byte, len("VALUE k 0 1\r\nv\r\nEND\r\n"))
+		if _, err := io.ReadFull(c, reply); err != nil || !strings.HasPrefix(string(reply), "VALUE k 0 1") {
+			t.Errorf("over TLS: %q, %v", reply, err)
+		}
+		if !holds(t, addrs[1], "k", "v") {
+			t.Error("in plain text: no value")
+		}
+		u, err := net.Dial("udp", addrs[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		u.SetDeadline(time.Now().Add(patience))
+		io.WriteString(u, "\x00\x07\x00\x00\x00\x01\x00\x00get k\r\n")
+		b := make([]byte, 2000)
+		if n, err := u.Read(b); !strings.HasSuffix(string(b[:n]), "VALUE k 0 1\r\nv\r\nEND\r\n") {
+			t.Errorf("by UDP: %q, %v", b[:n], err)
+		}
+		if resp, err := http.Get("http://" + web + "/readyz"); err != nil || resp.StatusCode != 200 {
+			t.Errorf("by HTTP: %v, %v", resp, err)
+		} else {
+			resp.Body.Close()
+		}
+	}
+	store(t, addrs[1], "k", "v")
+	ask()
+	before := statsOf(t, addrs[1], "settings")
+	for range 2 {
+		l.handOver()
+		ask()
+	}
+	for name, v := range statsOf(t, addrs[1], "settings") {
+		if before[name] != v {
+			t.Errorf("stats settings: %s %s, was %s", name, v, before[name])
+		}
+	}
+
+	sock := filepath.Join(t.TempDir(), "s")
+	l = startLineage(t, binary, nil, "-e", newFile(t), "-s", sock)
+	store(t, sock, "k", "v")
+	l.handOver()
+	if !holds(t, sock, "k", "v") {
+		t.Error("over the unix socket: no value")
+	}
+}
+
+func TestAHandOverStartsWhatIsAtThePathNow(t *testing.T) {
+	newer := filepath.Join(t.TempDir(), "newer")
+	if out, err := exec.Command("go", "build", "-ldflags", "-X main.version=newer", "-o", newer, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	l := startLineage(t, binary, nil, "-e", newFile(t))
+	store(t, l.addr, "k", "v")
+	l.install(newer)
+	l.handOver()
+	if v := stat(t, l.addr, "hearth_version"); v != "newer" {
+		t.Errorf("hearth_version %q, want newer", v)
+	}
+	if !holds(t, l.addr, "k", "v") {
+		t.Error("the value is gone")
+	}
+}
+
+// The pid file always names the one that serves, also that of a daemon, which was started by a relative path and works in "/" since.
+func TestPidFileAndDaemonGoAlong(t *testing.T) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	pidFile, sock := filepath.Join(dir, "pid"), filepath.Join(dir, "sock")
+	cmd := exec.Command("./"+filepath.Base(binary), "-d", "-u", me(), "-P", pidFile, "-s", sock, "-e", newFile(t))
+	cmd.Dir = filepath.Dir(binary)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	read := func() int {
+		text, err := os.ReadFile(pidFile)
+		pid, bad := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil || bad != nil {
+			t.Fatalf("the pid file has %q, %v", text, err)
+		}
+		return pid
+	}
+	l := &lineage{t: t, pid: read()}
+	t.Cleanup(func() { unix.Kill(l.pid, unix.SIGKILL) })
+	store(t, sock, "k", "v")
+	for range 2 {
+		unix.Kill(l.pid, unix.SIGUSR2)
+		if code := l.wait(l.pid); code != 0 {
+			t.Fatalf("the old one ends with %d", code)
+		}
+		if !holds(t, sock, "k", "v") { // answered when the new one has written its file
+			t.Fatal("the value is gone")
+		}
+		next := read()
+		if next == l.pid {
+			t.Fatalf("the pid file still has %d", next)
+		}
+		l.pid = next
+	}
+	unix.Kill(l.pid, unix.SIGTERM)
+	if code := l.wait(l.pid); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	if _, err := os.Stat(pidFile); !os.IsNotExist(err) {
+		t.Errorf("the pid file is still there: %v", err)
+	}
+}
+
+// systemd listens to the main process only (NotifyAccess=main), so that is who must tell of the next.
+func TestTheServiceManagerHearsOfTheNewProcessFromTheOldOne(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	raw, err := socket.SyscallConn()
+	if err == nil {
+		raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// hear returns what is told next, and the pid of who tells it.
+	hear := func() (string, int) {
+		t.Helper()
+		socket.SetReadDeadline(time.Now().Add(patience))
+		b, oob := make([]byte, 4096), make([]byte, 512)
+		n, oobn, _, _, err := socket.ReadMsgUnix(b, oob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+		if err != nil || len(messages) != 1 {
+			t.Fatalf("%v, %v", messages, err)
+		}
+		who, err := unix.ParseUnixCredentials(&messages[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:n]), int(who.Pid)
+	}
+	l := startLineage(t, binary, []string{"NOTIFY_SOCKET=" + path}, "-e", newFile(t))
+	hear()
+	old := l.pid
+	l.handOver()
+	told, by := hear()
+	if !strings.HasPrefix(told, fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=serving %s, warm, ", l.pid, l.addr)) || by != old {
+		t.Errorf("process %d tells %q; want MAINPID=%d from %d", by, told, l.pid, old)
+	}
+	unix.Kill(l.pid, unix.SIGTERM)
+	if told, by := hear(); told != "STOPPING=1\nSTATUS=saving the cache" || by != l.pid {
+		t.Errorf("process %d tells %q; want STOPPING from %d", by, told, l.pid)
+	}
+	l.wait(l.pid)
+}
+
+func TestWithoutAFileThereIsNoHandOver(t *testing.T) {
+	l := startLineage(t, binary, nil)
+	store(t, l.addr, "k", "v")
+	unix.Kill(l.pid, unix.SIGUSR2)
+	l.await(`level=ERROR msg="SIGUSR2: no hand-over, goes on serving" err="(without -e)`)
+	if !holds(t, l.addr, "k", "v") {
+		t.Error("the value is gone")
 	}
 }

@@ -25,7 +25,11 @@ func prepare(c *config) error {
 			return err
 		}
 	}
-	if err := allowFiles(uint64(c.server.MaxConns), uint64(c.server.Threads)); err != nil {
+	handshakes := 0
+	if c.server.TLS != nil { // a connection has two descriptors until its handshake is over
+		handshakes = c.server.MaxConns
+	}
+	if err := allowFiles(uint64(c.server.MaxConns), uint64(handshakes+2*c.server.Threads)); err != nil {
 		return err
 	}
 	if err := becomeUser(c.user); err != nil {
@@ -58,9 +62,9 @@ func allowCoreDumps() error {
 // allowFiles makes room for that many client connections. memcached's -c is a limit on descriptor numbers, and it sets the process's limit to
 // just that. Here -c counts clients, so descriptors of our own come on top: two a worker, two for the acceptor, the slab file, the
 // listeners. Only a limit that does not even hold the clients is fatal; when just the extra does not fit, the server copes with EMFILE.
-func allowFiles(conns, threads uint64) error {
+func allowFiles(conns, more uint64) error {
 	const own = 64
-	want := conns + 2*threads + own
+	want := conns + more + own
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 		return fail(exOSErr, "failed to getrlimit number of files")

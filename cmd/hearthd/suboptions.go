@@ -202,7 +202,7 @@ var suboptionTable = []suboption{
 		}
 		return nil
 	}, ""},
-	{"read_buf_mem_limit", argument, unsigned("read_buf_mem_limit", func(s *settings, n uint32) { s.server.Shown.ReadBufferLimit = n << 20 }), ""}, // buffers are held during a request only, so there is little to limit
+	{"read_buf_mem_limit", argument, unsigned("read_buf_mem_limit", func(s *settings, n uint32) { s.server.ReadBufferLimit = n << 20 }), ""},
 
 	// What memcached accepts and ignores as well, or without the build option or flag that they belong to.
 	{"inline_ascii_resp", "", nothingToDo, ""},

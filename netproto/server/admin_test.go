@@ -274,3 +274,34 @@ func TestDisabledCrawlerRefusesCrawlsAndDumps(t *testing.T) {
 		"OK\r\nOK\r\n"+strings.Repeat("CLIENT_ERROR lru crawler disabled\r\n", 3))
 	c.ask("lru_crawler enable\r\nlru_crawler crawl all\r\n", "OK\r\nOK\r\n")
 }
+
+// memcached says "ERROR locked try again later" to whoever asks while it starts a crawl. Here a dump is started at once, or somebody else's is under way.
+func TestWhoDumpsAtOnceIsServedOrToldBUSYAndNeverLocked(t *testing.T) {
+	addr := startServer(t)
+	dial(t, addr).fill("key%d", 100, 0, "value")
+	served, busy := 0, 0
+	for range 20 {
+		var clients []*client
+		for range 8 {
+			c := dial(t, addr)
+			c.send("lru_crawler metadump all\r\n")
+			clients = append(clients, c)
+		}
+		for _, c := range clients {
+			switch l := c.line(); l {
+			case "OK":
+				served++
+				for c.line() != "END" {
+				}
+			case "BUSY currently processing crawler request":
+				busy++
+			default:
+				t.Fatalf("a dump is answered by %q", l)
+			}
+			c.Close()
+		}
+	}
+	if served < 20 || served+busy != 160 {
+		t.Errorf("%d served and %d told BUSY, want at least one of each 8 served", served, busy)
+	}
+}

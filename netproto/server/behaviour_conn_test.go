@@ -89,3 +89,39 @@ func TestConnection(t *testing.T) {
 		})
 	})
 }
+
+func TestReadBufferLimitClosesWhoGetsNoBuffer(t *testing.T) {
+	r := start(t, func(o *setup) { o.server.ReadBufferLimit, o.server.Threads = 64<<10, 1 })
+	asking := dial(t, r.addr)
+	part := "get " + strings.Repeat("k ", 4000) // more than a small buffer
+	hold := func() *client {
+		t.Helper()
+		c := dial(t, r.addr)
+		c.ask("version\r\n", version)
+		before := r.srv.BytesRead()[0]
+		c.send("%s", part)
+		until(t, "the part of a line to be read", func() bool { return r.srv.BytesRead()[0] >= before+uint64(len(part)) })
+		return c
+	}
+	var four []*client
+	for range 4 {
+		four = append(four, hold())
+	}
+	if n := asking.stat("read_buf_oom"); n != 0 {
+		t.Fatalf("read_buf_oom %d with room for all", n)
+	}
+	hold().wantEOF()
+	if n := asking.stat("read_buf_oom"); n != 1 {
+		t.Errorf("read_buf_oom %d, want 1", n)
+	}
+	four[0].ask("\r\n", "END\r\n") // what it held is free again
+	again := hold()
+	for _, c := range append(four[1:], again) {
+		c.ask("\r\n", "END\r\n")
+	}
+	asking.send("stats reset\r\n")
+	asking.want("RESET\r\n")
+	if n := asking.stat("read_buf_oom"); n != 0 {
+		t.Errorf("read_buf_oom %d after stats reset", n)
+	}
+}

@@ -55,6 +55,9 @@ func TestMetaLine(t *testing.T) {
 		{name: "flags without use are ignored by md", given: setA, send: "md a v f t h l u s c P L M J1 D1 R1 N1\r\n", want: "HD\r\n", but: "1.6.18 refuses some flags of other commands"},
 		{name: "flags without use are ignored by ma", given: "set a 0 0 1\r\n1\r\n", send: "ma a f h l u s x P L R1 F1 I\r\n", want: "HD\r\n", but: noX},
 		{name: "errors ignore q", send: "mg a q y\r\nms a 1 q y\r\n1\r\nma a q y\r\n", want: badFlag + badFlag + badMaFlag},
+		// "SERVER_ERROR output line too long" is for a line above 1024 bytes, and none gets there: keys and opaques are bounded.
+		{name: "the longest line of a reply is no \"output line too long\"", given: "set <k*250> 4294967295 0 1\r\nx\r\n", send: "mg <k*250> k O<o*31> f s t h l c v u\r\n",
+			want: "VA 1 k<k*250> O<o*31> f4294967295 s1 t-1 h0 l0 c{1}\r\nx\r\n"},
 		{name: "flags come back in the order of the request", given: setA, send: "mg a s O1 k c f v t\r\nmg a t f c k O1 s\r\n", want: "VA 3 s3 O1 ka c{1} f5 t-1\r\nabc\r\nHD t-1 f5 c{1} ka O1 s3\r\n"},
 		{name: "no key is a bad command line", send: "mg\r\nmd\r\nma\r\nms a\r\nme\r\n", want: strings.Repeat(badFormat, 5), but: fewWords},
 		{name: "a key longer than 250 is a bad command line", send: "mg <k*251>\r\nmd <k*251>\r\nma <k*251>\r\nms <k*251> 1\r\n1\r\nme <k*251>\r\n", want: strings.Repeat(badFormat, 4) + badFormat,

@@ -421,11 +421,7 @@ func TestStatsSetting(t *testing.T) {
 func TestStatsConns(t *testing.T) {
 	rows := func(c *client) string {
 		c.send("stats conns\r\n")
-		var all strings.Builder
-		for l := c.line(); l != "END"; l = c.line() {
-			all.WriteString(l + "\n")
-		}
-		return all.String()
+		return c.rowsUntilEnd()
 	}
 	has := func(t *testing.T, all, pattern string) {
 		t.Helper()
@@ -471,6 +467,7 @@ func TestStatsConns(t *testing.T) {
 		}
 	})
 	for _, r := range []struct{ state, send string }{
+		{"conn_new_cmd", ""},
 		{"conn_read", "version\r\n"},
 		{"conn_read", "get a"}, // part of a line
 		{"conn_nread", "set a 0 0 10\r\nabc"},

@@ -62,7 +62,8 @@ type conn struct {
 type connState uint32
 
 const (
-	connRead connState = iota
+	connNewCmd connState = iota // nothing has come yet; a TLS handshake may be under way
+	connRead
 	connNread
 	connSwallow
 	connMwrite
@@ -70,7 +71,7 @@ const (
 )
 
 func (s connState) String() string {
-	return [...]string{"conn_read", "conn_nread", "conn_swallow", "conn_mwrite", "conn_watch"}[s]
+	return [...]string{"conn_new_cmd", "conn_read", "conn_nread", "conn_swallow", "conn_mwrite", "conn_watch"}[s]
 }
 
 // pending tells that the socket has to take something before c goes on.
@@ -212,14 +213,14 @@ func (w *worker) read(c *conn) []byte {
 		w.releaseInput(c)
 	default:
 		if have == len(c.base) {
-			if w.srv.longLines.Load()+int64(have) > longLinesMost {
+			if w.srv.longLines.Load()+int64(have) > longLinesMost || !w.mayHold(c, have) {
 				c.dead = true // as one that is too long
 				return nil
 			}
 			bigger := make([]byte, 2*have)
 			copy(bigger, c.in)
 			w.releaseInput(c)
-			c.base = bigger
+			w.hold(c, bigger)
 			w.srv.longLines.Add(int64(2 * have))
 		} else {
 			copy(c.base, c.in)
@@ -284,7 +285,11 @@ func (w *worker) wasRead(c *conn, n int, errno unix.Errno) bool {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return false
 	case errno != 0:
-		w.logConnError(c, errno)
+		if c.tls != nil && errno == unix.EPROTO {
+			w.srv.logTLSError(c, c.tls.err)
+		} else {
+			w.srv.logConnError(c, errno)
+		}
 		c.dead = true
 		return false
 	case n == 0:
@@ -430,12 +435,35 @@ func (w *worker) keep(c *conn, own bool, rest []byte) {
 	case own:
 		c.in = rest
 	case c.get.active || len(rest) > smallInput: // the connection takes the buffer, the worker a new one
-		c.base, c.in = w.input, rest
+		if c.dead = !w.mayHold(c, inputSize); c.dead {
+			return
+		}
+		w.hold(c, w.input)
+		c.in = rest
 		w.input = w.pool.get(inputSize)
 	default:
-		c.base = w.pool.get(smallInput)
+		if c.dead = !w.mayHold(c, smallInput); c.dead {
+			return
+		}
+		w.hold(c, w.pool.get(smallInput))
 		c.in = c.base[:copy(c.base, rest)]
 	}
+}
+
+// mayHold tells whether -o read_buf_mem_limit leaves room for n more bytes of buffers that connections hold. memcached closes who gets none, and so do we.
+func (w *worker) mayHold(c *conn, n int) bool {
+	limit := int(w.srv.o.ReadBufferLimit)
+	if limit == 0 || w.held+n <= max(limit/len(w.srv.workers), inputSize) {
+		return true
+	}
+	w.counters.readBufOOM.Add(1)
+	return false
+}
+
+// hold makes a buffer c's.
+func (w *worker) hold(c *conn, base []byte) {
+	c.base = base
+	w.held += len(base)
 }
 
 func (w *worker) releaseInput(c *conn) {
@@ -443,6 +471,7 @@ func (w *worker) releaseInput(c *conn) {
 		if len(c.base) > inputSize {
 			w.srv.longLines.Add(-int64(len(c.base)))
 		}
+		w.held -= len(c.base)
 		w.pool.put(c.base)
 		c.base, c.in = nil, nil
 	}

@@ -26,6 +26,13 @@ func SetHandshakeTimeout(d time.Duration) (restore func()) {
 	return func() { handshakeTimeout = old }
 }
 
+// SetHandOverTimeout is for the hand-overs to come, until the returned function is called.
+func SetHandOverTimeout(d time.Duration) (restore func()) {
+	old := handOverTimeout
+	handOverTimeout = d
+	return func() { handOverTimeout = old }
+}
+
 // ParseCiphers returns the names of the ciphers in a list.
 func ParseCiphers(list string) (names []string, err error) {
 	ids, err := parseCiphers(list)

@@ -17,6 +17,7 @@ import (
 
 	"hearth"
 	"hearth/netproto/server"
+	"hearth/netproto/server/certtest"
 )
 
 // faultingServer serves a cache in a file that the test cuts short, and returns the process's exit code as hearthd would.
@@ -68,7 +69,7 @@ func TestAFaultInTheMappingEndsTheProcess(t *testing.T) {
 			cmd := exec.Command(os.Args[0])
 			cmd.Env = append(os.Environ(), "HEARTH_TEST_FAULT_FILE="+path)
 			if overTLS {
-				chain, key, _ := newAuthority(t, "fault").issue(t.TempDir(), "server", time.Now().Add(time.Hour))
+				chain, key, _ := certtest.New(t, "fault").Issue(t.TempDir(), "server", time.Now().Add(time.Hour))
 				cmd.Env = append(cmd.Env, "HEARTH_TEST_FAULT_TLS="+chain+":"+key)
 			}
 			var out strings.Builder

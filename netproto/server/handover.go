@@ -23,7 +23,7 @@ import (
 var ErrHandOver = errors.New("server: hands over")
 
 // handOverTimeout is stopTimeout of a hand-over: others wait meanwhile.
-const handOverTimeout = 100 * time.Millisecond
+var handOverTimeout = 100 * time.Millisecond
 
 // Conn is a connection between two servers.
 type Conn struct {
@@ -126,7 +126,7 @@ func (w *worker) restore(c *conn, before *Conn) {
 		if n > smallInput {
 			size = inputSize
 		}
-		c.base = w.pool.get(size)
+		w.hold(c, w.pool.get(size))
 		c.in = c.base[:copy(c.base, before.Input)]
 	}
 	c.served = true

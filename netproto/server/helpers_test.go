@@ -35,7 +35,10 @@ type running struct {
 	cache  *hearth.Cache
 	srv    *server.Server
 	cancel context.CancelFunc
+	leave  context.CancelCauseFunc
 	ended  chan error // what Serve returned
+
+	options server.Options
 }
 
 // startServer starts a server over anonymous memory and returns its address.
@@ -68,8 +71,8 @@ func start(t testing.TB, opts ...func(*setup)) *running {
 		cache.Close()
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	r := &running{t: t, addr: srv.Addrs()[0].String(), cache: cache, srv: srv, cancel: cancel, ended: make(chan error, 1)}
+	ctx, leave := context.WithCancelCause(context.Background())
+	r := &running{t: t, addr: srv.Addrs()[0].String(), cache: cache, srv: srv, cancel: func() { leave(nil) }, leave: leave, ended: make(chan error, 1), options: o.server}
 	if o.server.TLS != nil && o.server.UnixSocket == "" && strings.HasPrefix(o.server.Listen[0], "127") {
 		r.addr = "tls:" + r.addr
 	}

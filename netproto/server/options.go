@@ -70,6 +70,9 @@ type Options struct {
 	DisableDumping bool
 	// DisableWatch refuses watch (-W).
 	DisableWatch bool
+	// ReadBufferLimit bounds the buffers that connections hold between turns, for input that cannot be served yet, over all workers in equal shares of at least
+	// 16 KiB (-o read_buf_mem_limit, in bytes): who needs one and gets none is closed. Default 0: no limit.
+	ReadBufferLimit uint32
 	// WatcherLogSize is the room for the log lines that wait for a watcher, in bytes (-o watcher_logbuf_size); default 256 KiB.
 	WatcherLogSize int
 	// WorkerLogSize is only shown (-o worker_logbuf_size): lines go to the watchers' buffers at once, so a worker has none of its own that could overflow.
@@ -100,10 +103,9 @@ type Options struct {
 
 // Shown are settings that shape nothing and that `stats settings` shows as they were given, as memcached does: who set them looks for them there.
 type Shown struct {
-	HashPower       int    // -o hashpower; default 0
-	HashAlgorithm   string // -o hash_algorithm; default ours, "xxh64"
-	TailRepairTime  int    // -o tail_repair_time, in seconds; default 0
-	ReadBufferLimit uint32 // -o read_buf_mem_limit, in bytes; default 0
+	HashPower      int    // -o hashpower; default 0
+	HashAlgorithm  string // -o hash_algorithm; default ours, "xxh64"
+	TailRepairTime int    // -o tail_repair_time, in seconds; default 0
 }
 
 // DefaultVersion is the memcached whose protocol this is.

@@ -123,7 +123,7 @@ func (w *worker) send(c *conn, o *output) bool {
 		case unix.EFAULT:
 			panic(fault{"write: " + errno.Error()})
 		default:
-			w.logConnError(c, errno)
+			w.srv.logConnError(c, errno)
 			c.dead = true
 			return false
 		}

@@ -334,12 +334,19 @@ func (s *Server) acceptFrom(l *listener, pick *picker) bool {
 		}
 		h, w := handed{fd: fd, protocol: l.protocol, peer: peerOf(sa)}, s.workers[pick.worker(fd)]
 		if l.tls != tlsOff {
-			s.handshakes.running.Go(func() { s.handshake(h, l.tls, w) })
+			s.startHandshake(h, l.tls, w)
 		} else {
 			w.handOver(h)
 		}
 	}
 	return true
+}
+
+// register puts a connection on the books.
+func (s *Server) register(c *conn) {
+	s.mu.Lock()
+	s.registry[c.fd] = c
+	s.mu.Unlock()
 }
 
 // forget closes a connection's descriptor and takes it off the books.

@@ -120,6 +120,7 @@ func (s *Server) resetStats() {
 		w.counters.metaCmds.Store(0)
 		w.counters.flushesRefused.Store(0)
 		w.counters.tlsErrors.Store(0)
+		w.counters.readBufOOM.Store(0)
 	}
 }
 
@@ -193,7 +194,7 @@ func (s *Server) generalStats(l *lister) {
 	l.uint("read_buf_count", buffers)
 	l.uint("read_buf_bytes", buffers*inputSize)
 	l.uint("read_buf_bytes_free", free*inputSize)
-	l.zeros("read_buf_oom")
+	l.uint("read_buf_oom", s.sum(func(w *worker) uint64 { return w.counters.readBufOOM.Load() }))
 	l.int("reserved_fds", int64(2*(len(s.workers)+1)+len(s.listeners)+len(s.udp)))
 	l.uint("cmd_get", st.CmdGet)
 	l.uint("cmd_set", st.CmdSet)
@@ -379,7 +380,7 @@ func (s *Server) settings(l *lister) {
 	l.int("idle_timeout", int64(o.IdleTimeout))
 	l.int("watcher_logbuf_size", int64(o.WatcherLogSize))
 	l.int("worker_logbuf_size", int64(o.WorkerLogSize))
-	l.uint("read_buf_mem_limit", uint64(o.Shown.ReadBufferLimit))
+	l.uint("read_buf_mem_limit", uint64(o.ReadBufferLimit))
 	l.yes("track_sizes", c.TrackSizes)
 	l.yes("inline_ascii_response", false)
 	o.TLS.list(l)

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hearth/netproto"
 )
 
 // TLSOptions are memcached's ssl_* suboptions. The zero value of a field means its default.
@@ -259,34 +261,58 @@ func (h *handshakes) stop() {
 	h.running.Wait()
 }
 
-// handshake makes a TLS connection of h and hands it to w.
-func (s *Server) handshake(h handed, mode tlsMode, w *worker) {
-	t := &tlsConn{file: os.NewFile(uintptr(h.fd), "tls"), slots: s.handshakes.slots}
-	t.conn = tls.Server(t, s.o.TLS.current.Load().configs[mode])
-	err := t.file.SetDeadline(time.Now().Add(handshakeTimeout))
-	if err == nil {
-		t.slots <- struct{}{}
-		err = t.conn.HandshakeContext(s.handshakes.ctx)
-		<-t.slots
-	}
-	if err == nil {
-		err = t.detach()
-	}
+// startHandshake makes a TLS connection of h and hands it to w. Meanwhile Go's poller has another descriptor of the socket: h's own is the connection's from the
+// first to the last log line. It is made here, since a crowd of goroutines in system calls would be a crowd of threads.
+func (s *Server) startHandshake(h handed, mode tlsMode, w *worker) {
+	c := &conn{fd: h.fd, peer: h.peer}
+	s.register(c)
+	s.logConnNew(c)
+	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		if s.handshakes.ctx.Err() == nil {
-			s.handshakes.failed.Add(1)
-			if s.verbosity.Load() >= 1 {
-				peer, _ := unix.Getpeername(h.fd)
-				s.o.Logger.Info("server: TLS handshake failed", "client", addrText(netAddr(peer)), "err", err)
-			}
-		}
-		t.file.Close()
-		s.uncount()
+		s.endHandshake(c, h, w, err)
 		return
 	}
-	if s.o.TLS.o.SessionCache && !t.conn.ConnectionState().DidResume {
-		s.handshakes.sessions.Add(1)
+	s.handshakes.running.Go(func() {
+		err := s.handshake(&h, fd, mode)
+		s.endHandshake(c, h, w, err)
+	})
+}
+
+// endHandshake hands the connection over when there is no error, and ends it otherwise.
+func (s *Server) endHandshake(c *conn, h handed, w *worker, err error) {
+	if err == nil {
+		if s.o.TLS.o.SessionCache && !h.tls.conn.ConnectionState().DidResume {
+			s.handshakes.sessions.Add(1)
+		}
+		w.handOver(h) // whose conn takes c's place in the registry
+		return
 	}
-	h.fd, h.tls = t.fd, t
-	w.handOver(h)
+	if s.handshakes.ctx.Err() == nil {
+		s.handshakes.failed.Add(1)
+		if s.verbosity.Load() >= 1 {
+			peer, _ := unix.Getpeername(h.fd)
+			s.o.Logger.Info("server: TLS handshake failed", "client", addrText(netAddr(peer)), "err", err)
+		}
+		s.logTLSError(c, err)
+	}
+	s.logConnClose(c, netproto.LogCloseError)
+	s.forget(c)
+}
+
+// handshake shakes hands on fd, which it closes, and returns with the connection in h.
+func (s *Server) handshake(h *handed, fd int, mode tlsMode) error {
+	t := &tlsConn{file: os.NewFile(uintptr(fd), "tls"), slots: s.handshakes.slots}
+	defer t.file.Close() // evaluated here: it leaves Go's poller however this ends
+	t.conn = tls.Server(t, s.o.TLS.current.Load().configs[mode])
+	if err := t.file.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return err
+	}
+	t.slots <- struct{}{}
+	err := t.conn.HandshakeContext(s.handshakes.ctx)
+	<-t.slots
+	if err == nil {
+		t.file, t.fd, t.more = nil, h.fd, true // the client's first requests may have come with the end of its handshake
+		h.tls = t
+	}
+	return err
 }

@@ -49,22 +49,6 @@ func (again) Temporary() bool { return true }
 
 var errAgain net.Error = again{}
 
-// detach ends the handshake: the socket leaves Go's poller. Its new descriptor is t.fd.
-func (t *tlsConn) detach() error {
-	raw, err := t.file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var dupErr error
-	err = raw.Control(func(fd uintptr) { t.fd, dupErr = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, dupErr); err != nil {
-		return err
-	}
-	t.file.Close()
-	t.file, t.more = nil, true // the client's first requests may have come with the end of its handshake
-	return nil
-}
-
 // aside does what may wait for the client, without a slot.
 func (t *tlsConn) aside(f func([]byte) (int, error), p []byte) (int, error) {
 	<-t.slots

@@ -4,17 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -31,77 +25,14 @@ import (
 	"hearth"
 
 	"hearth/netproto/server"
+	"hearth/netproto/server/certtest"
 )
-
-// authority is a certificate authority.
-type authority struct {
-	t    testing.TB
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string // its certificate
-}
-
-func newAuthority(t testing.TB, name string) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &authority{t: t, cert: cert, key: key, file: filepath.Join(t.TempDir(), "ca.pem")}
-	writePEM(t, a.file, "CERTIFICATE", der)
-	return a
-}
-
-func writePEM(t testing.TB, path, kind string, der ...[]byte) {
-	t.Helper()
-	var text []byte
-	for _, d := range der {
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: d})...)
-	}
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// issue makes a certificate for 127.0.0.1 and any client that ends at notAfter, as files of a chain and a key in dir, and as it is.
-func (a *authority) issue(dir, name string, notAfter time.Time) (chain, key string, cert tls.Certificate) {
-	a.t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: notAfter, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &private.PublicKey, a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	chain, key = filepath.Join(dir, "chain.pem"), filepath.Join(dir, "key.pem")
-	writePEM(a.t, chain, "CERTIFICATE", der, a.cert.Raw)
-	writePEM(a.t, key, "PRIVATE KEY", keyDER)
-	return chain, key, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}
-}
 
 // loadedTLS is a server's TLS with these options. Without a certificate in them it gets one.
 func loadedTLS(t testing.TB, o server.TLSOptions) *server.TLS {
 	t.Helper()
 	if o.ChainCert == "" {
-		o.ChainCert, o.Key, _ = newAuthority(t, "server's").issue(t.TempDir(), "server", time.Now().Add(time.Hour))
+		o.ChainCert, o.Key, _ = certtest.New(t, "server's").Issue(t.TempDir(), "server", time.Now().Add(time.Hour))
 	}
 	s := server.NewTLS(o)
 	if err := s.Load(); err != nil {
@@ -234,12 +165,12 @@ func TestTakesRecordsByteByByte(t *testing.T) {
 }
 
 func TestAsksForCertificatesAsTold(t *testing.T) {
-	good, strange := newAuthority(t, "good"), newAuthority(t, "strange")
-	t.Setenv("SSL_CERT_FILE", good.file) // the system's roots: nobody is to be asked for them
+	good, strange := certtest.New(t, "good"), certtest.New(t, "strange")
+	t.Setenv("SSL_CERT_FILE", good.File) // the system's roots: nobody is to be asked for them
 	hour := time.Now().Add(time.Hour)
-	_, _, fine := good.issue(t.TempDir(), "client", hour)
-	_, _, expired := good.issue(t.TempDir(), "client", time.Now().Add(-time.Minute))
-	_, _, foreign := strange.issue(t.TempDir(), "client", hour)
+	_, _, fine := good.Issue(t.TempDir(), "client", hour)
+	_, _, expired := good.Issue(t.TempDir(), "client", time.Now().Add(-time.Minute))
+	_, _, foreign := strange.Issue(t.TempDir(), "client", hour)
 	clients := []struct {
 		name string
 		cert *tls.Certificate
@@ -263,7 +194,7 @@ func TestAsksForCertificatesAsTold(t *testing.T) {
 	} {
 		for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(fmt.Sprintf("mode %d%s noCA=%t %s", mode.mode, mode.entry, mode.noCA, tls.VersionName(v)), func(t *testing.T) {
-				o := server.TLSOptions{VerifyMode: mode.mode, CACert: good.file}
+				o := server.TLSOptions{VerifyMode: mode.mode, CACert: good.File}
 				if mode.noCA {
 					o.CACert = ""
 				}
@@ -656,13 +587,13 @@ func commonName(t testing.TB, addr string) string {
 }
 
 func TestRefreshedCertificatesAreForNewConnections(t *testing.T) {
-	ca, dir := newAuthority(t, "ca"), t.TempDir()
+	ca, dir := certtest.New(t, "ca"), t.TempDir()
 	hour := time.Now().Add(time.Hour)
-	chain, key, _ := ca.issue(dir, "first", hour)
+	chain, key, _ := ca.Issue(dir, "first", hour)
 	r := start(t, withTLS(t, server.TLSOptions{ChainCert: chain, Key: key, SessionCache: true}))
 	old := dial(t, r.addr)
 	old.ask("set a 0 0 1\r\nx\r\n", "STORED\r\n")
-	ca.issue(dir, "second", hour)
+	ca.Issue(dir, "second", hour)
 	if name := commonName(t, r.addr); name != "first" {
 		t.Errorf("before the refresh: %q", name)
 	}
@@ -733,7 +664,7 @@ func TestResumesSessionsOnlyWithTheSessionCache(t *testing.T) {
 }
 
 func TestATicketOpensNoListenerThatAsksForMore(t *testing.T) {
-	r := start(t, withTLS(t, server.TLSOptions{SessionCache: true, CACert: newAuthority(t, "ca").file}), func(o *setup) {
+	r := start(t, withTLS(t, server.TLSOptions{SessionCache: true, CACert: certtest.New(t, "ca").File}), func(o *setup) {
 		o.server.Listen = []string{"127.0.0.1", "mtls:127.0.0.1"}
 	})
 	config := &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(1), ServerName: "x"}
@@ -746,15 +677,15 @@ func TestATicketOpensNoListenerThatAsksForMore(t *testing.T) {
 }
 
 func TestShowsItsSettingsAsMemcachedDoes(t *testing.T) {
-	ca := newAuthority(t, "ca")
-	chain, key, _ := ca.issue(t.TempDir(), "server", time.Now().Add(time.Hour))
-	full := server.TLSOptions{ChainCert: chain, Key: key, CACert: ca.file, VerifyMode: 1, Ciphers: "HIGH", MinVersion: tls.VersionTLS13, SessionCache: true,
+	ca := certtest.New(t, "ca")
+	chain, key, _ := ca.Issue(t.TempDir(), "server", time.Now().Add(time.Hour))
+	full := server.TLSOptions{ChainCert: chain, Key: key, CACert: ca.File, VerifyMode: 1, Ciphers: "HIGH", MinVersion: tls.VersionTLS13, SessionCache: true,
 		WriteBuffer: 32 << 10, KernelTLS: true}
 	for i, o := range []server.TLSOptions{{ChainCert: chain, Key: key}, full} {
 		r := start(t, withTLS(t, o))
 		args := "ssl_chain_cert=" + chain + ",ssl_key=" + key
 		if i == 1 {
-			args += ",ssl_ca_cert=" + ca.file + ",ssl_verify_mode=1,ssl_ciphers=HIGH,ssl_min_version=3,ssl_session_cache,ssl_wbuf_size=32,ssl_kernel_tls"
+			args += ",ssl_ca_cert=" + ca.File + ",ssl_verify_mode=1,ssl_ciphers=HIGH,ssl_min_version=3,ssl_session_cache,ssl_wbuf_size=32,ssl_kernel_tls"
 		}
 		oracle := startMemcached(t, "-Z", "-o", args)
 		if oracle == "" {
@@ -801,9 +732,9 @@ func TestStatsConnsHasTheAddressesOfTLSConnections(t *testing.T) {
 }
 
 func TestRefusesFilesThatMakeNoServer(t *testing.T) {
-	ca, dir := newAuthority(t, "ca"), t.TempDir()
-	chain, key, _ := ca.issue(dir, "server", time.Now().Add(time.Hour))
-	_, strange, _ := ca.issue(t.TempDir(), "other", time.Now().Add(time.Hour))
+	ca, dir := certtest.New(t, "ca"), t.TempDir()
+	chain, key, _ := ca.Issue(dir, "server", time.Now().Add(time.Hour))
+	_, strange, _ := ca.Issue(t.TempDir(), "other", time.Now().Add(time.Hour))
 	empty, missing := filepath.Join(dir, "empty"), filepath.Join(dir, "missing")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -814,7 +745,7 @@ func TestRefusesFilesThatMakeNoServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	encrypted := filepath.Join(dir, "encrypted.pem")
-	writePEM(t, encrypted, "ENCRYPTED PRIVATE KEY", block.Bytes)
+	certtest.WritePEM(t, encrypted, "ENCRYPTED PRIVATE KEY", block.Bytes)
 	for _, bad := range []struct {
 		o    server.TLSOptions
 		want string

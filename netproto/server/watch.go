@@ -351,23 +351,29 @@ func logPeer(c *conn) netproto.LogPeer {
 	return netproto.LogPeer{IP: c.peer.Addr().WithZone("").String(), Port: int(c.peer.Port()), Transport: netproto.LogTCP, FD: c.fd}
 }
 
-func (w *worker) logConnNew(c *conn) {
-	if w.srv.log.watched(netproto.LogConnEvents) {
+func (s *Server) logConnNew(c *conn) {
+	if s.log.watched(netproto.LogConnEvents) {
 		peer := logPeer(c)
-		w.srv.log.emit(netproto.LogConnEvents, netproto.AppendLogConnNew(nil, &peer))
+		s.log.emit(netproto.LogConnEvents, netproto.AppendLogConnNew(nil, &peer))
 	}
 }
 
-func (w *worker) logConnClose(c *conn, reason string) {
-	if c.udp == nil && w.srv.log.watched(netproto.LogConnEvents) {
+func (s *Server) logConnClose(c *conn, reason string) {
+	if c.udp == nil && s.log.watched(netproto.LogConnEvents) {
 		peer := logPeer(c)
-		w.srv.log.emit(netproto.LogConnEvents, netproto.AppendLogConnClose(nil, &peer, reason))
+		s.log.emit(netproto.LogConnEvents, netproto.AppendLogConnClose(nil, &peer, reason))
 	}
 }
 
-func (w *worker) logConnError(c *conn, errno unix.Errno) {
-	if w.srv.log.watched(netproto.LogConnEvents) {
-		w.srv.log.emit(netproto.LogConnEvents, netproto.AppendLogConnError(nil, c.fd, sysError{errno}.Error()))
+func (s *Server) logConnError(c *conn, errno unix.Errno) {
+	if s.log.watched(netproto.LogConnEvents) {
+		s.log.emit(netproto.LogConnEvents, netproto.AppendLogConnError(nil, c.fd, sysError{errno}.Error()))
+	}
+}
+
+func (s *Server) logTLSError(c *conn, err error) {
+	if s.log.watched(netproto.LogConnEvents) {
+		s.log.emit(netproto.LogConnEvents, netproto.AppendLogTLSError(nil, c.fd, err.Error()))
 	}
 }
 

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"regexp"
@@ -538,5 +539,71 @@ func TestUDPCannotWatch(t *testing.T) {
 	n, err := conn.Read(reply)
 	if err != nil || string(reply[min(n, 8):n]) != "ERROR\r\n" {
 		t.Errorf("%q, %v", reply[:n], err)
+	}
+}
+
+// A handshake is a part of the connection: its client is logged and shown from when it was accepted. Newer memcached's lines; 1.6.18 has none of type conntlserr.
+func TestTLSConnectionsAreLoggedAndShownFromTheirHandshakeOn(t *testing.T) {
+	r := start(t, withTLS(t, server.TLSOptions{}), func(o *setup) { o.server.Listen = []string{"127.0.0.1", "notls:127.0.0.1"} })
+	secret, plain := r.srv.Addrs()[0].String(), r.srv.Addrs()[1].String()
+	w, asking := watch(t, plain, "watch connevents\r\n"), dial(t, plain)
+	w.line() // of asking
+	expect := func(format string, args ...any) {
+		t.Helper()
+		if l := w.line(); !regexp.MustCompile("^ts=[0-9.]+ gid=[0-9]+ " + fmt.Sprintf(format, args...) + "\n$").MatchString(l) {
+			t.Fatalf("got %q, want %s", l, fmt.Sprintf(format, args...))
+		}
+	}
+	port := func(c *client) int { return c.LocalAddr().(*net.TCPAddr).Port }
+
+	stalled := dial(t, secret)
+	expect(`type=conn_new rip=127.0.0.1 rport=%d transport=tcp cfd=\d+`, port(stalled))
+	asking.send("stats conns\r\n")
+	want := regexp.MustCompile(fmt.Sprintf(`STAT (\d+):addr tcp:127\.0\.0\.1:%d\nSTAT \d+:listen_addr tcp:%s\nSTAT \d+:state conn_new_cmd\nSTAT \d+:secs_since_last_cmd 0\n`,
+		port(stalled), regexp.QuoteMeta(secret)))
+	if rows := asking.rowsUntilEnd(); !want.MatchString(rows) {
+		t.Errorf("stats conns has no stalled handshake like %s:\n%s", want, rows)
+	}
+	stalled.Close()
+	expect(`type=conntlserr fd=\d+ msg=EOF`)
+	expect(`type=conn_close rip=127.0.0.1 rport=%d transport=tcp reason=error cfd=\d+`, port(stalled))
+	asking.send("stats conns\r\n")
+	if rows := asking.rowsUntilEnd(); want.MatchString(rows) {
+		t.Errorf("stats conns still has it:\n%s", rows)
+	}
+
+	c := dial(t, secret)
+	expect(`type=conn_new .*`)
+	c.send("no TLS\r\n")
+	expect(`type=conntlserr fd=\d+ msg=tls: first record does not look like a TLS handshake`)
+	expect(`type=conn_close .* reason=error cfd=\d+`)
+
+	c, err := dialTLS(t, secret, &tls.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := w.line()
+	c.ask("version\r\n", version)
+	if _, err := c.Conn.(*tls.Conn).NetConn().Write([]byte("no record\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	fd := regexp.MustCompile(`type=conn_new .* cfd=(\d+)\n$`).FindStringSubmatch(opened)
+	if fd == nil {
+		t.Fatalf("a good handshake logs %q", opened)
+	}
+	expect(`type=conntlserr fd=%s msg=.*`, fd[1])
+	expect(`type=conn_close .* reason=error cfd=%s`, fd[1])
+}
+
+// rowsUntilEnd reads rows of stats to their END, with bare line ends.
+func (c *client) rowsUntilEnd() string {
+	c.t.Helper()
+	var b strings.Builder
+	for {
+		l := c.line()
+		if l == "END" {
+			return b.String()
+		}
+		b.WriteString(l + "\n")
 	}
 }

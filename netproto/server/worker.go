@@ -32,6 +32,7 @@ type worker struct {
 
 	input  []byte                 // inputSize bytes; filled and used up within one turn
 	pool   bufPool                // for input that outlives its turn
+	held   int                    // bytes of buffers that connections hold
 	o      output                 // replies of the turn that goes on
 	req    netproto.Request       // the request that is being served
 	bin    netproto.BinaryRequest // likewise, of a binary connection
@@ -59,7 +60,7 @@ type worker struct {
 
 	_        [64]byte // the counters are read by other threads: not on a line with what this one writes all the time
 	counters struct {
-		bytesRead, bytesWritten, yields, authCmds, authErrors, idleKicks, metaCmds, flushesRefused, tlsErrors atomic.Uint64
+		bytesRead, bytesWritten, yields, authCmds, authErrors, idleKicks, metaCmds, flushesRefused, tlsErrors, readBufOOM atomic.Uint64
 
 		thread, conns atomic.Int64 // the thread's id, and the client connections now
 	}
@@ -176,7 +177,9 @@ func (w *worker) takeHanded() {
 		if w.srv.verbosity.Load() >= 2 {
 			w.srv.o.Logger.Debug("server: new connection", "fd", c.fd)
 		}
-		w.logConnNew(c)
+		if c.tls == nil { // otherwise before its handshake
+			w.srv.logConnNew(c)
+		}
 		if err := epollAdd(w.ep, c.fd); err != nil {
 			w.srv.o.Logger.Warn("server: epoll_ctl", "fd", c.fd, "err", err)
 			w.close(c, netproto.LogCloseError)
@@ -192,9 +195,7 @@ func (w *worker) adopt(c *conn) {
 	for c.fd >= len(w.conns) {
 		w.conns = append(w.conns, nil)
 	}
-	w.srv.mu.Lock()
-	w.srv.registry[c.fd] = c
-	w.srv.mu.Unlock()
+	w.srv.register(c)
 	w.conns[c.fd] = c
 	w.live++
 	if c.udp == nil {
@@ -225,7 +226,7 @@ func (w *worker) close(c *conn, reason string) {
 	w.dropPending(c)
 	w.endDump(c)
 	w.endWatch(c)
-	w.logConnClose(c, reason)
+	w.srv.logConnClose(c, reason)
 	w.releaseInput(c)
 	if c.tls != nil {
 		c.tls.farewell()

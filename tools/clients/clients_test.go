@@ -23,6 +23,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"hearth/netproto/server/certtest"
 )
 
 // patience bounds every wait for an event: it is not a time that something is expected to take.
@@ -66,6 +68,7 @@ var clients = []struct {
 	install string
 }{
 	{"npm-memcached", []string{"node", "memcached.js"}, []string{"npm", "--version"}, "nodejs and npm"},
+	{"npm-memcache-client", []string{"node", "memcache-client.js"}, []string{"npm", "--version"}, "nodejs and npm"},
 	{"npm-memjs", []string{"node", "memjs.js"}, []string{"npm", "--version"}, "nodejs and npm"},
 	{"pymemcache", []string{python, "pymemcache_client.py"}, []string{python, "-c", "import pymemcache"}, "apt-get install python3-pymemcache"},
 	{"pylibmc", []string{python, "pylibmc_client.py"}, []string{python, "-c", "import pylibmc"}, "apt-get install python3-pylibmc"},
@@ -134,7 +137,8 @@ var lastLine = regexp.MustCompile(`^[1-9]\d* checks$`)
 
 // run runs a script against its own servers, of PROGRAM: MAIN keeps its memory in a file, knows shutdown, and is the one that may be restarted; SECOND and
 // THIRD are for clients that spread their keys; UNIX is a socket, also under its name with :11211, which npm's memcached wants and libmemcached cannot have; UDP has the same port for both transports; SASL, where
-// the program can have one, is binary and wants SASL_USER and SASL_PASSWORD.
+// the program can have one, is binary and wants SASL_USER and SASL_PASSWORD; TLS speaks TLS with a certificate that is signed by that in the file TLS_CA, and
+// MTLS wants a certificate of its clients besides, such as that in the file TLS_CERT with the key in TLS_KEY.
 func run(t *testing.T, p program, command, env []string) {
 	dir, err := os.MkdirTemp(work, "servers")
 	if err != nil {
@@ -154,6 +158,14 @@ func run(t *testing.T, p program, command, env []string) {
 	if account := p.account(t, dir); account != nil {
 		env = append(env, "SASL="+p.startWith(t, dir, account, "-S", "-p", "-1").addr, "SASL_USER="+saslUser, "SASL_PASSWORD="+saslPassword)
 	}
+	ca := certtest.New(t, "authority")
+	hour := time.Now().Add(time.Hour)
+	chain, key, _ := ca.Issue(t.TempDir(), "server", hour)
+	cert, certKey, _ := ca.Issue(t.TempDir(), "client", hour)
+	ssl := "ssl_chain_cert=" + chain + ",ssl_key=" + key
+	env = append(env, "TLS_CA="+ca.File, "TLS_CERT="+cert, "TLS_KEY="+certKey,
+		"TLS="+p.start(t, dir, "-p", "-1", "-Z", "-o", ssl).addr,
+		"MTLS="+p.start(t, dir, "-p", "-1", "-Z", "-o", ssl+",ssl_verify_mode=2,ssl_ca_cert="+ca.File).addr)
 	runScript(t, command, env, main, mainArgs)
 }
 

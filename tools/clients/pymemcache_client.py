@@ -1,4 +1,5 @@
 """The whole surface of pymemcache: text protocol; one connection, a pool, a hash ring, retries."""
+import ssl
 import threading
 import time
 
@@ -239,6 +240,41 @@ def warm_restart(end):
     c.close()
 
 
+def tls():
+    """The same over TLS; the server's certificate is verified."""
+    context = ssl.create_default_context(cafile=env["TLS_CA"])
+    for name, kind in (("client over TLS", Client), ("pool over TLS", PooledClient)):
+        c = kind(address("TLS"), default_noreply=False, timeout=20, tls_context=context)
+        common(name, c)
+        mapping(name, c)
+        c.close()
+    c = Client(address("TLS"), default_noreply=False, timeout=20, tls_context=context)
+    c.get("k")
+    equal("TLS: the newest version is spoken", c.sock.version(), "TLSv1.3")
+    equal("TLS: ssl_enabled", c.stats("settings")[b"ssl_enabled"], b"yes")
+    c.close()
+    old = ssl.create_default_context(cafile=env["TLS_CA"])
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    c = Client(address("TLS"), default_noreply=False, timeout=20, tls_context=old)
+    equal("TLS 1.2: set", c.set("old", "x"), True)
+    equal("TLS 1.2: get", c.get("old"), b"x")
+    equal("TLS 1.2 it is", c.sock.version(), "TLSv1.2")
+    c.close()
+    raises("TLS: a client that does not know the authority", ssl.SSLCertVerificationError, Client(address("TLS"), timeout=20, tls_context=ssl.create_default_context()).get, "k")
+    raises("TLS: a plain client", (MemcacheError, OSError), Client(address("TLS"), timeout=20).get, "k")
+    raises("TLS: to a plain server", OSError, Client(SECOND, timeout=20, tls_context=context).get, "k")
+    raises("MTLS: a client without a certificate", (MemcacheError, OSError), Client(address("MTLS"), timeout=20, tls_context=context).get, "k")
+    context.load_cert_chain(env["TLS_CERT"], env["TLS_KEY"])
+    c = Client(address("MTLS"), default_noreply=False, timeout=20, tls_context=context)
+    equal("MTLS: with a certificate", c.set("k", b"v" * (900 << 10)), True)
+    equal("MTLS: a large value", c.get("k"), b"v" * (900 << 10))
+    c.close()
+    c = HashClient([address("TLS")], default_noreply=False, timeout=20, tls_context=context)
+    equal("ring over TLS: set", c.set("ring", "x"), True)
+    equal("ring over TLS: get", c.get("ring"), b"x")
+    c.close()
+
+
 def kill():
     ask("stop")
 
@@ -275,6 +311,7 @@ options()
 p = pool()
 p.check_key("k")
 ring()
+tls()
 warm_restart(kill)
 
 
