@@ -17,9 +17,13 @@ func (c *Cache) Tick() {
 // Round does the keeper's work now.
 func (c *Cache) Round() { c.round() }
 
-// Pause keeps the keeper from working, and ends a crawl that it started, for tests whose order they would disturb.
+// Pause keeps the keeper from working, and ends a crawl that it started, for tests whose order they would disturb. Afterwards crawls are not put off: the
+// keeper, which waits to begin a round, may have started one by the time that Pause returns.
 func (c *Cache) Pause(pause bool) {
 	c.pauseKeeper(pause)
+	if !pause {
+		return
+	}
 	if done := c.PutOffAutocrawl(); done != nil {
 		<-done
 	}
