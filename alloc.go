@@ -17,6 +17,7 @@ func reserve(perPage int) uint64 { return uint64(min(16, perPage/64)) }
 const (
 	evictRounds = 8                      // rounds that evict one more item while earlier ones wait to be freed
 	waitMost    = 250 * time.Millisecond // then no memory
+	waitRounds  = 256                    // but not before so many rounds: where the whole process was stopped meanwhile, nobody had the time to leave a section
 	sweepMost   = 5 * time.Second        // likewise while a sweep runs, which finds free memory page by page
 )
 
@@ -62,7 +63,8 @@ func (s *Session) allocSlow(class int) (mmapslab.Ref, bool) {
 			deadline = time.Now().Add(sweepMost)
 		case round == 0:
 			deadline = time.Now().Add(waitMost)
-		case exhausted && !sweeping && s.c.recl.waiting.Load() == 0 && len(s.limbo) == 0 && (s.c.opts.NoEvict || round >= evictRounds), time.Now().After(deadline):
+		case exhausted && !sweeping && s.c.recl.waiting.Load() == 0 && len(s.limbo) == 0 && (s.c.opts.NoEvict || round >= evictRounds),
+			round >= waitRounds && time.Now().After(deadline):
 			counts.inc(evOutOfMemory)
 			return 0, false
 		case round < 2*evictRounds:
