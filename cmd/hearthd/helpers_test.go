@@ -56,8 +56,14 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// patience bounds every wait for an event: it is not a time that something is expected to take.
-const patience = 20 * time.Second
+// patience bounds every wait for an event: it is not a time that something is expected to take. A long run may be suspended for minutes, while something else is
+// measured.
+var patience = func() time.Duration {
+	if long {
+		return 10 * time.Minute
+	}
+	return 20 * time.Second
+}()
 
 // proc is a running hearthd.
 type proc struct {
