@@ -19,6 +19,8 @@ const (
 	waitMost    = 250 * time.Millisecond // then no memory
 	waitRounds  = 256                    // but not before so many rounds: where the whole process was stopped meanwhile, nobody had the time to leave a section
 	sweepMost   = 5 * time.Second        // likewise while a sweep runs, which finds free memory page by page
+	growMost    = time.Millisecond       // then, and after growRounds, a full window of the index evicts
+	growRounds  = 32
 )
 
 // alloc takes a chunk of a class: a free one, one of a new page, or one that an evicted item leaves. It may renew the section.
@@ -73,6 +75,29 @@ func (s *Session) allocSlow(class int) (mmapslab.Ref, bool) {
 			time.Sleep(20 * time.Microsecond)
 		}
 	}
+}
+
+// growthWait is how long a store has waited for the index to grow.
+type growthWait struct {
+	rounds int
+	since  time.Time
+}
+
+// awaitGrowth renews the section, since the index may be waiting for this very one to end before it can grow, and lets others run. False when the window that
+// was full has to evict: growth is not on its way, or the store has waited long enough.
+func (s *Session) awaitGrowth(w *growthWait) bool {
+	if !s.c.index.Due() {
+		return false
+	}
+	if w.rounds == 0 {
+		w.since = time.Now()
+	} else if w.rounds >= growRounds && time.Since(w.since) > growMost {
+		return false
+	}
+	w.rounds++
+	s.renew()
+	runtime.Gosched()
+	return true
 }
 
 // evictOne evicts the item at the end of COLD, or a dead one before it. Where COLD is empty the end of HOT or WARM cools first, as in memcached. False when

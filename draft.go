@@ -209,6 +209,7 @@ func (s *Session) Commit(d *Draft, cas uint64) (uint64, Status) {
 func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 	defer func() { *d = Draft{} }()
 	size, linked := it.Size(), false
+	var waited growthWait
 	refuse := func(st Status) Status {
 		if linked {
 			s.c.order.Unlink(d.ref, size)
@@ -251,6 +252,9 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 			result, victim := s.c.index.Insert(f.hash, it.Key(), d.ref)
 			if result == index.Full && victim == 0 {
 				return refuse(NoMemory)
+			}
+			if result == index.Full && s.awaitGrowth(&waited) {
+				continue
 			}
 			if result == index.Full && !s.evict(victim) {
 				if _, ok := s.c.store.Item(victim); !ok {

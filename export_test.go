@@ -57,7 +57,7 @@ func (c *Cache) FitIndex(now time.Time) {
 	c.pauseKeeper(true)
 	c.fitIndex(now)
 	c.pauseKeeper(false)
-	for st := c.index.Stats(); st.Growing || st.Draining; st = c.index.Stats() {
+	for st := c.index.Stats(); st.Growing || st.Draining || st.Fitting; st = c.index.Stats() {
 		c.Round()
 	}
 }

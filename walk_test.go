@@ -127,12 +127,32 @@ func TestWalkStartsOverWhenTheIndexGrows(t *testing.T) {
 
 func TestWalkKeepsNoGrowthBack(t *testing.T) {
 	c := open(t, hearth.Options{MemoryLimit: 128 << 20})
+	c.Pause(true) // a keeper that loses the processor in a section would
+	defer c.Pause(false)
 	putMany(t, c, "steady%d", 1000)
 	var w hearth.Walk
 	do(c, func(s *hearth.Session) { w.Next(s, func(*hearth.Item) {}) }) // and there its reader stops
 	putMany(t, c, "new%d", 300000)
 	if st := c.Stats(); st.Evictions != 0 || st.CurrItems != 301000 {
 		t.Errorf("%d items, %d evictions under a walk that stands still", st.CurrItems, st.Evictions)
+	}
+}
+
+// TestLongSectionKeepsNoGrowthBack stores so much in one section that the index grows several times: each growth waits for the sections that saw the one before.
+func TestLongSectionKeepsNoGrowthBack(t *testing.T) {
+	c := open(t, hearth.Options{MemoryLimit: 128 << 20})
+	c.Pause(true) // as above
+	defer c.Pause(false)
+	buckets := c.Stats().HashBuckets
+	do(c, func(s *hearth.Session) {
+		for i := range 300000 {
+			if st := put(t, s, hearth.Set, fmt.Sprint("key", i), []byte("value")); st != hearth.OK {
+				t.Fatal(i, st)
+			}
+		}
+	})
+	if st := c.Stats(); st.Evictions != 0 || st.CurrItems != 300000 || st.HashBuckets < 4*buckets {
+		t.Errorf("%d items, %d evictions, %d buckets after %d", st.CurrItems, st.Evictions, st.HashBuckets, buckets)
 	}
 }
 

@@ -46,7 +46,7 @@ returns a Ref to bytes that nobody wrote.
 Replace and Delete are one store. The old item is retired after it (the caller): swapped, Find hands out a chunk that is reused.
 
 Growth (start, moveSlot, copyItem, finish, discard) has its pairs in comments at those functions; in order: bucket count, State says growing, view,
-FROZEN, copy LIVE, MOVED, State names the new table, view, grace period, discard, count 0.
+FROZEN, copy LIVE, MOVED, State names the new table, view, grace period, discard, count 0, view.
 
 In the image of a killed process TENTATIVE words were never acknowledged and are cleared; a FROZEN word and a LIVE one in the new table name one item, and
 going on with the growth takes the FROZEN one away. After a power loss the file is not used, so no pair needs a flush.
@@ -75,8 +75,13 @@ There is nothing to wait for. A TENTATIVE word of a sleeper is killed by those i
 anything else it is killed by anybody. FROZEN words are copied by whoever needs them. Buckets claimed by a sleeping helper are moved by the second
 pass. A sleeping starter's steps are done by the next starter, a sleeping finisher's by the next helper. Retries: a CAS fails because somebody else's
 succeeded. Two inserters of one tag may kill each other in turn; a short random backoff parts them with probability one. What does wait is memory: a thread
-asleep in a section, or between the end of a growth and its AfterGrace, keeps the old half from being discarded and so the next growth from starting, and
-full windows evict meanwhile. It costs items, not progress.
+asleep in a section, between the end of a growth and its AfterGrace, or at a piece of the old half, keeps that from being discarded and so the next growth
+from starting, and full windows evict meanwhile. It costs items, not progress.
+
+# No pause
+
+What an insert, a replace or a delete does for a growth is bounded, whatever the size of the table: it moves helpPerInsert buckets (helpFit for Fit) and its own
+window, and gets or gives back one piece of memory, once in prepareEvery inserts. The rest is Help's, which the maintenance goroutine calls in sections of their own.
 
 # Where a key may be, and twelve bytes an item
 

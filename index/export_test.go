@@ -14,6 +14,7 @@ const (
 	ForceLoad      = forceLoad
 	SmallBuckets   = smallBuckets
 	GrowLoad       = growLoad
+	PieceBytes     = pieceBytes
 )
 
 func Pack(ref mmapslab.Ref, tag, state uint64) uint64 { return pack(ref, tag, state) }

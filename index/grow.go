@@ -23,8 +23,11 @@ const (
 
 	verifyBuckets = 32 // buckets that the second pass, which finds most of them MOVED, takes for one
 
-	populateBytes  = 256 << 10
-	populatePauses = 1024 // calls of start between two attempts to get memory that was refused
+	// Memory is got and given back a piece at a time: the half of a large table takes the kernel tens of milliseconds. Helpers do one at each call, inserts
+	// at one in prepareEvery, so that even a long pipeline of them meets few. Of those it takes less than a hundredth of what the table holds.
+	pieceBytes     = 256 << 10
+	prepareEvery   = 64
+	populatePauses = 64 // attempts of others to begin a growth between two to get memory that was refused
 )
 
 func grown(buckets uint32) uint64 {
@@ -52,11 +55,39 @@ func newGrowth(from, to uint32) *growth {
 type spare struct {
 	populated atomic.Int64 // bytes from its start on that have memory
 	pause     atomic.Int64 // calls of start to let pass, after a refusal
+	grow, fit atomic.Bool  // what the memory is for: a larger table; or, in vain when grow is set meanwhile, one that fits
+}
+
+// old is the other half while it is discarded. One at a time does that, and who comes beside lets it be. To discard a piece twice, as populate may get one twice,
+// would not do: the second time may come when the half is a table again. So who goes to sleep in the middle keeps the next growth from starting.
+type old struct {
+	table *table
+	busy  atomic.Bool // somebody is at it, and owns done
+	done  int64       // bytes from its start on that are discarded
 }
 
 // mayForce tells whether a full window is reason to grow rather than to evict.
 func (x *Index) mayForce(v *view) bool {
-	return v.spare != nil && v.cur.buckets < x.region.maxFit() && x.load(v) > forceLoad
+	return x.held.Load() == 0 && v.cur.buckets < x.region.maxFit() && x.load(v) > forceLoad
+}
+
+// force does a piece of what is to be done before the table, whose window is full, can grow; true when the window is to be tried again.
+func (x *Index) force(v *view) bool {
+	switch {
+	case !x.mayForce(v):
+		return false
+	case v.old != nil:
+		x.discardSome(v)
+		return x.view.Load() != v
+	}
+	return v.spare != nil && x.start(v)
+}
+
+// Due tells, after Full, whether a growth is soon to make room: it waits for readers to leave, or for memory. Who can wait a moment, outside of a section, may
+// then try again rather than evict.
+func (x *Index) Due() bool {
+	v := x.view.Load()
+	return v.next == nil && x.mayForce(v) && (v.spare == nil || v.spare.pause.Load() == 0)
 }
 
 // start begins a growth; false when there is no room or no memory (yet), or the old half of the last growth is not discarded. Every step may be done by
@@ -68,6 +99,9 @@ func (x *Index) mayForce(v *view) bool {
 //  3. the view. Swapped with a freeze, a writer that met FROZEN would find no new table to go to.
 func (x *Index) start(v *view) bool {
 	to := min(grown(v.cur.buckets), uint64(x.region.maxFit()))
+	if v.spare != nil {
+		v.spare.grow.Store(true)
+	}
 	return v.next != nil || to > uint64(v.cur.buckets) && x.startTo(v, to)
 }
 
@@ -94,46 +128,47 @@ func (x *Index) startTo(v *view, to uint64) bool {
 	return true
 }
 
-// Help moves about so many buckets, or begins a growth that is due, and tells whether a growth is running. The maintenance goroutine calls it
-// with small numbers until it returns false; a bucket takes about a microsecond.
-func (x *Index) Help(buckets int) (growing bool) {
+// Help moves about so many buckets of a growth that is running, or does a piece of what comes before and after, and tells whether there is more to do. The
+// maintenance goroutine calls it with small numbers until it returns false; a bucket takes a few microseconds, since it asks for the hash of each item.
+func (x *Index) Help(buckets int) (more bool) {
 	v := x.view.Load()
-	if v.next == nil {
-		if v.spare == nil {
-			return false
-		}
-		had := v.spare.populated.Load()
-		if had == 0 && x.load(v) <= growLoad {
-			return false
-		}
-		if !x.start(v) {
-			return v.spare.populated.Load() > had
-		}
-		v = x.view.Load()
-	}
-	if v.next != nil {
+	switch {
+	case v.next != nil:
 		x.help(v, buckets)
+		v = x.view.Load()
+		return v.next != nil || v.old != nil
+	case v.old != nil:
+		return x.discardSome(v)
+	case v.spare == nil:
+		return false
+	case v.spare.grow.Load() || x.load(v) > growLoad:
+		had := v.spare.populated.Load()
+		return x.start(v) || v.spare.populated.Load() > had
 	}
-	return x.view.Load().next != nil
+	return v.spare.fit.Load() && x.fit(v)
 }
 
 // Fit moves a large table that is much too large into one that fits, and tells whether it began to. It is for times when the number of items does not
-// rise: growth by half leaves a table at half its load, 16 bytes an item, and this brings it back under 12. Help does the moving, which is the same as for growth.
+// rise: growth by half leaves a table at half its load, 16 bytes an item, and this brings it back under 12. Help does the rest, which is the same as for growth.
 func (x *Index) Fit() bool {
 	v := x.view.Load()
+	return v.next == nil && v.spare != nil && !v.spare.grow.Load() && x.fit(v)
+}
+
+// fit does a step of what Fit asks for, as long as it is still worth it: a piece of memory, or the start.
+func (x *Index) fit(v *view) bool {
 	to := uint64(float64(x.Len())/(bucketWords*fitLoad)) / 2 * 2
-	if v.next != nil || v.spare == nil || v.cur.buckets <= smallBuckets || x.load(v) >= slackLoad || to < smallBuckets {
+	worth := v.cur.buckets > smallBuckets && x.load(v) < slackLoad && to >= smallBuckets
+	v.spare.fit.Store(worth)
+	if !worth {
 		return false
 	}
-	for {
-		had := v.spare.populated.Load()
-		if x.startTo(v, to) {
-			return true
-		}
-		if v.spare.populated.Load() == had {
-			return false
-		}
+	had := v.spare.populated.Load()
+	if x.startTo(v, to) || v.spare.populated.Load() > had {
+		return true
 	}
+	v.spare.fit.Store(false) // no memory
+	return false
 }
 
 // FinishGrowth moves all that is left to move. Sweep needs that; others let Help do it in small steps.
@@ -166,14 +201,14 @@ func (x *Index) help(v *view, n int) {
 	}
 }
 
-// populate gets memory for one more piece of the new half and tells whether it has all. Once it has some, every insert comes here until it does.
-// Two callers may do the same piece: nobody waits for a claim. A crash forgets the cursor, not the memory.
+// populate gets memory for one more piece of the new half and tells whether it has all. may do the same piece: nobody waits for a claim. A crash forgets
+// the cursor, not the memory.
 func (x *Index) populate(v *view, t *table) bool {
 	if x.opt.Populate == nil {
 		return true
 	}
 	from := v.spare.populated.Load()
-	n := min(populateBytes, t.bytes()-from)
+	n := min(pieceBytes, t.bytes()-from)
 	if n <= 0 {
 		return true
 	}
@@ -322,11 +357,12 @@ func (x *Index) evict(v *view, win *window, victim uint64) {
 //  1. State[0] names the new table. Swapped with the discard, a crash image would still grow, out of an empty table: no loss, but the new half
 //     would be the only copy and not called so.
 //  2. The view. Swapped with the request for a grace period, a reader could enter after that and still be handed the old half.
-//  3. After the grace period the old half is discarded. Without it: a writer that read its slot as EMPTY before the growth would place and promote
+//  3. After the grace period the old half is discarded, piece by piece. Without it: a writer that read its slot as EMPTY before the growth would place and promote
 //     its word in zeroed memory, which is no table now and the next one soon: an acknowledged set lost, then come back. A reader that scans
 //     the old window would meet EMPTY for MOVED and miss.
-//  4. Its bucket count becomes 0, which is what lets the next growth, or the next process, take the half for zero. Swapped with 3, a crash
+//  4. Its bucket count becomes 0, which is what lets the next growth, or the next process, take the half for zero. Swapped with any piece of 3, a crash
 //     between them would have the next growth copy into words of an earlier table: deleted values would be live again.
+//  5. The view that lets a growth start here. Swapped with 4, a starter would take the old count for one that another starter has set, and grow into that.
 func (x *Index) finish(v *view) {
 	x.state[0].CompareAndSwap(stateWord(v.cur.half, true), stateWord(v.next.half, false))
 	fault.Point("index.grow.switched")
@@ -336,26 +372,48 @@ func (x *Index) finish(v *view) {
 	}
 	x.growths.Add(1)
 	x.opt.AfterGrace(func() {
-		x.discard(v.cur)
-		x.view.CompareAndSwap(done, &view{cur: done.cur, spare: &spare{}})
+		drained := &view{cur: done.cur, old: &old{table: v.cur}}
+		if x.view.CompareAndSwap(done, drained) {
+			x.discardSome(drained)
+		}
 	})
 }
 
-func (x *Index) discard(t *table) {
+// discardSome discards one more piece of the old half, and tells whether there is more to do, for which somebody else may be at it.
+func (x *Index) discardSome(v *view) (more bool) {
+	o := v.old
+	if !o.busy.CompareAndSwap(false, true) {
+		return false
+	}
+	defer o.busy.Store(false)
+	if o.done < o.table.bytes() { // else v is not the view any more
+		x.discard(o.table, o.done, pieceBytes)
+		if o.done += pieceBytes; o.done >= o.table.bytes() {
+			x.discarded(o.table)
+			x.view.CompareAndSwap(v, &view{cur: v.cur, spare: &spare{}})
+		}
+	}
+	return o.done < o.table.bytes()
+}
+
+// discard zeroes up to n bytes of a half that is no table any more, from the given one on, and gives their memory back.
+func (x *Index) discard(t *table, from, n int64) {
 	const page = 4096
-	n := min((t.bytes()+page-1)&^(page-1), x.region.HalfSize)
-	discard := x.opt.Discard
-	if discard != nil {
-		if err := discard(x.region.Half[t.half], n); err != nil {
-			x.discardErr.Store(&err)
-			discard = nil
+	n = min(n, (t.bytes()+page-1)&^(page-1)-from, x.region.HalfSize-from)
+	if x.opt.Discard != nil {
+		err := x.opt.Discard(x.region.Half[t.half]+from, n)
+		if err == nil {
+			return
 		}
+		x.discardErr.Store(&err)
 	}
-	if discard == nil {
-		for i := range t.words {
-			t.words[i].Store(0)
-		}
+	words := t.words[from/8 : min((from+n)/8, int64(len(t.words)))]
+	for i := range words {
+		words[i].Store(0)
 	}
+}
+
+func (x *Index) discarded(t *table) {
 	fault.Point("index.grow.discarded")
 	x.state[1+t.half].Store(0)
 }

@@ -56,9 +56,9 @@ type Region struct {
 type Options struct {
 	// AfterGrace runs f, on any goroutine, after every reader that is now in a section left it. Default: runs f at once.
 	AfterGrace func(f func())
-	// Discard zeroes [off,off+n) and gives the memory back. Default, and what happens when it fails: the words are zeroed one by one.
+	// Discard zeroes [off,off+n) and gives the memory back, also in pieces. Default, and what happens when it fails: the words are zeroed one by one.
 	Discard func(off, n int64) error
-	// Populate makes sure that memory exists before it is written, in pieces of populateBytes, all of it before a growth starts: an error, such
+	// Populate makes sure that memory exists before it is written, in pieces of pieceBytes, all of it before a growth starts: an error, such
 	// as a full disk, means that the table stays as it is and evicts, never a SIGBUS. Default: touching is enough.
 	Populate func(off, n int64) error
 	// Evict takes an item that growth had to drop because its neighbours filled a new window; the caller retires it as after a Delete that
@@ -134,11 +134,12 @@ func (t *table) total() int64 { return int64(t.buckets) }
 func (t *table) bytes() int64 { return t.total() * bucketBytes }
 
 // view is what an operation works with. It never changes; a new one replaces it. The order is one circle:
-// {A, spare} → {A, next B} → {B} → (grace) → {B, spare} → …
+// {A, spare} → {A, next B} → {B} → (grace) → {B, old A} → {B, spare} → …
 type view struct {
 	cur   *table
 	next  *table  // the table being grown into, or nil
 	grow  *growth // cursors of that growth
+	old   *old    // not nil: the other half is no table any more, and is being discarded
 	spare *spare  // not nil: the other half is zero, growth may start
 }
 
@@ -221,7 +222,9 @@ func Attach(a *mmapslab.Arena, r Region, items Items, o Options) (*Index, error)
 	} else if o.Torn {
 		x.discard(x.table(1-half, r.maxFit()))
 	} else if n[1-half] != 0 {
-		x.discard(x.table(1-half, uint32(n[1-half])))
+		t := x.table(1-half, uint32(n[1-half]))
+		x.discard(t, 0, r.HalfSize)
+		x.discarded(t)
 	}
 	x.view.Store(v)
 	return x, nil
@@ -294,8 +297,6 @@ func (x *Index) Holds(h uint64, ref mmapslab.Ref) bool {
 func (x *Index) Insert(h uint64, key []byte, ref mmapslab.Ref) (Result, mmapslab.Ref) {
 	if v := x.view.Load(); v.next != nil {
 		x.help(v, v.grow.help)
-	} else if v.spare != nil && v.spare.populated.Load() > 0 {
-		x.start(v)
 	}
 	for {
 		v := x.view.Load()
@@ -306,7 +307,7 @@ func (x *Index) Insert(h uint64, key []byte, ref mmapslab.Ref) (Result, mmapslab
 		}
 		switch {
 		case res == moving: // there is a newer view
-		case res == Full && v.next == nil && x.mayForce(v) && x.start(v):
+		case res == Full && v.next == nil && x.force(v):
 		default:
 			return res, other
 		}
@@ -522,11 +523,13 @@ func (x *Index) swap(h uint64, old mmapslab.Ref, to uint64) bool {
 	}
 }
 
-// count adds to the live items, and now and then looks whether the table should grow.
+// count adds to the live items, and now and then does a piece of what is to be done before the table can grow.
 func (x *Index) count(tag uint64, by int64) {
 	n := x.stripes[tag%counterStripes].live.Add(by)
-	if by > 0 && n%counterStripes == 0 {
-		if v := x.view.Load(); v.next == nil && x.load(v) > growLoad {
+	if by > 0 && n%prepareEvery == 0 {
+		if v := x.view.Load(); v.old != nil {
+			x.discardSome(v)
+		} else if v.next == nil && x.load(v) > growLoad {
 			x.start(v)
 		}
 	}
@@ -559,7 +562,8 @@ type Stats struct {
 	Items      int64   // as Len
 	Load       float64 // items per slot of the table
 	Growing    bool    // a growth is on its way
-	Draining   bool    // a growth is done, its old half still waits for readers
+	Draining   bool    // a growth is done, its old half still waits for readers, or to be discarded
+	Fitting    bool    // Fit has been asked, and is getting memory
 	Growths    int64   // finished since Create or Attach
 	Evicted    int64   // items dropped by growth; more than a handful means a hash that does not spread
 	DiscardErr error   // last failure of Options.Discard; the memory was zeroed but not given back
@@ -570,6 +574,7 @@ func (x *Index) Stats() Stats {
 	v := x.view.Load()
 	s := Stats{Buckets: v.cur.buckets, Bytes: v.cur.bytes(), Items: x.Len(), Load: x.load(v), Growing: v.next != nil,
 		Draining: v.next == nil && v.spare == nil, Growths: x.growths.Load(), Evicted: x.evicted.Load()}
+	s.Fitting = v.spare != nil && v.spare.fit.Load()
 	if v.next != nil {
 		s.Bytes += v.next.bytes()
 	} else if n := x.state[2-v.cur.half].Load(); v.spare == nil && n <= uint64(x.region.maxFit()) {
