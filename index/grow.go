@@ -413,6 +413,11 @@ func (x *Index) discard(t *table, from, n int64) {
 	}
 }
 
+func (x *Index) discardWhole(t *table) {
+	x.discard(t, 0, x.region.HalfSize)
+	x.discarded(t)
+}
+
 func (x *Index) discarded(t *table) {
 	fault.Point("index.grow.discarded")
 	x.state[1+t.half].Store(0)

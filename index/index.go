@@ -220,11 +220,9 @@ func Attach(a *mmapslab.Arena, r Region, items Items, o Options) (*Index, error)
 	if growing {
 		v.next, v.grow, v.spare = x.table(1-half, uint32(n[1-half])), newGrowth(uint32(n[half]), uint32(n[1-half])), nil
 	} else if o.Torn {
-		x.discard(x.table(1-half, r.maxFit()))
+		x.discardWhole(x.table(1-half, r.maxFit()))
 	} else if n[1-half] != 0 {
-		t := x.table(1-half, uint32(n[1-half]))
-		x.discard(t, 0, r.HalfSize)
-		x.discarded(t)
+		x.discardWhole(x.table(1-half, uint32(n[1-half])))
 	}
 	x.view.Store(v)
 	return x, nil
