@@ -374,6 +374,7 @@ func (in *Inspected) Walk(ctx context.Context, o WalkOptions, visit func(worker 
 	}
 	type worker struct {
 		Walked
+		it     mmapslab.Item // here, since visit may keep it from the stack
 		buf    []byte
 		hasher *mmapslab.Hasher
 		_      [64]byte
@@ -388,22 +389,23 @@ func (in *Inspected) Walk(ctx context.Context, o WalkOptions, visit func(worker 
 		w := &all[n]
 		in.Store.Want(pages[i])
 		s.page(in.Store, pages[i], func(ref mmapslab.Ref) {
-			it, ok := in.Store.Item(ref)
+			var ok bool
+			w.it, ok = in.Store.Item(ref)
 			if in.Server != "" {
 				if ok {
-					it, w.buf = in.Store.Snapshot(&it, w.buf)
-					ok = len(it.Key()) > 0 && in.Store.Verify(&it) && in.holds(w.hasher.Sum(it.Key()), ref)
+					w.it, w.buf = in.Store.Snapshot(&w.it, w.buf)
+					ok = len(w.it.Key()) > 0 && in.Store.Verify(&w.it) && in.holds(w.hasher.Sum(w.it.Key()), ref)
 				}
 				if !ok {
 					w.Changed++
 					return
 				}
-			} else if !ok || o.Verify && !in.Store.Verify(&it) {
+			} else if !ok || o.Verify && !in.Store.Verify(&w.it) {
 				w.Invalid++
 				return
 			}
 			w.Items++
-			visit(n, &it, mmapslab.Meta(in.Store.Meta(ref).Load()))
+			visit(n, &w.it, mmapslab.Meta(in.Store.Meta(ref).Load()))
 		})
 		in.Store.Forget(pages[i])
 		if n := done.Add(1); o.Progress != nil {

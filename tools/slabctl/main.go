@@ -34,7 +34,7 @@ func app() *cli.App {
 		Description: "slabctl opens slab files read-only and changes nothing in them, whether or not a server has them open.",
 		Commands: []*cli.Command{
 			infoCommand(), checkCommand(), classesCommand(), pagesCommand(), statsCommand(), sizesCommand(), ttlCommand(), agesCommand(), prefixesCommand(), topCommand(),
-			itemsCommand(), getCommand(), pageCommand(), itemCommand(), dumpCommand(), loadCommand(), resizeCommand(), diffCommand(),
+			itemsCommand(), getCommand(), pageCommand(), itemCommand(), dumpCommand(), loadCommand(), resizeCommand(), diffCommand(), tuneCommand(),
 		},
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "no-progress", Usage: "show no progress bar"},
