@@ -21,12 +21,13 @@ var arrows = map[string][]string{
 	"hearth/netproto/server/certtest": {},
 	"hearth/cmd/hearthd/web":          {},
 	"hearth/cmd/hearthd":              {"hearth/cmd/hearthd/web", "hearth/netproto/server", "hearth"},
+	"hearth/tools/clidoc":             {},
 	"hearth/tools/clients":            {},
 	"hearth/tools/cluster":            {},
 	"hearth/tools/container":          {},
 	"hearth/tools/mcbench":            {},
 	"hearth/tools/release":            {},
-	"hearth/tools/slabctl":            {"hearth/restore", "hearth/lru", "hearth/mmapslab"},
+	"hearth/tools/slabctl":            {"hearth/restore", "hearth/lru", "hearth/mmapslab", "hearth/tools/clidoc"},
 }
 
 // owners are the packages that alone may import a dependency. The server needs unsafe for system calls that the scheduler is not told of.
@@ -34,7 +35,7 @@ var owners = map[string][]string{
 	"unsafe":                       {"hearth/mmapslab", "hearth/netproto/server"},
 	"github.com/edsrzf/mmap-go":    {"hearth/mmapslab"},
 	"github.com/cespare/xxhash/v2": {"hearth/mmapslab", "hearth/tools/mcbench"},
-	"github.com/urfave/cli/v2":     {"hearth/cmd/hearthd", "hearth/tools/cluster", "hearth/tools/mcbench", "hearth/tools/slabctl"},
+	"github.com/urfave/cli/v2":     {"hearth/cmd/hearthd", "hearth/tools/clidoc", "hearth/tools/cluster", "hearth/tools/mcbench", "hearth/tools/slabctl"},
 
 	"golang.org/x/sys/unix": {"hearth", "hearth/mmapslab", "hearth/restore", "hearth/netproto/server", "hearth/cmd/hearthd", "hearth/tools/mcbench"},
 

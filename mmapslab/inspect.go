@@ -174,7 +174,12 @@ func (s *Store) inspectClasses(found *Inspection, words []uint64) {
 		}
 		return true
 	}
-	set := func(id int, size uint32) { s.classes[id].size, s.classes[id].perPage = size, PageSize/max(size, 1) }
+	set := func(id int, size uint32) {
+		s.classes[id].size, s.classes[id].perPage = size, 0
+		if size != 0 {
+			s.classes[id].perPage = PageSize / size
+		}
+	}
 	if cp := found.Checkpoint; cp != nil {
 		for id, r := range cp.Classes {
 			set(id, r.Size)

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "rewrite memcached's answers in testdata/cmdlines.txt")
+var update = flag.Bool("update", false, "rewrite memcached's answers in testdata/cmdlines.txt, and docs")
 
 const cmdlines = "testdata/cmdlines.txt"
 

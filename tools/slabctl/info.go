@@ -64,7 +64,7 @@ func info(c *cli.Context, in *restore.Inspected) error {
 		}
 		pages = int(n / mmapslab.PageSize)
 	}
-	switch v := restore.Judge(f, pages, restore.Here{BootID: restore.BootID(), SinceBoot: int64(restore.SinceBoot()), Wall: time.Now().Unix()}, restore.Policy{}); {
+	switch v := judge(in, pages); {
 	case in.Server != "":
 		say("a start", "%s", paint(c, yellow, "would exit: pid "+in.Server+" serves from the file"))
 	case v.Kind == restore.Cold:
@@ -132,4 +132,9 @@ func infoContents(in *restore.Inspected, say func(what, format string, args ...a
 	}
 	say("flush_all", "%s", flush)
 	say("last CAS", "%d", in.File.LastCAS())
+}
+
+// judge is what a start with so many pages, and no other policy, would make of the file.
+func judge(in *restore.Inspected, pages int) restore.Verdict {
+	return restore.Judge(in.File, pages, restore.Here{BootID: restore.BootID(), SinceBoot: int64(restore.SinceBoot()), Wall: time.Now().Unix()}, restore.Policy{})
 }

@@ -28,13 +28,14 @@ func main() {
 }
 
 func app() *cli.App {
-	return &cli.App{
+	a := &cli.App{
 		Name:        "slabctl",
 		Usage:       "look into slab files, of live, stopped and dead servers",
 		Description: "slabctl opens slab files read-only and changes nothing in them, whether or not a server has them open.",
 		Commands: []*cli.Command{
 			infoCommand(), checkCommand(), classesCommand(), pagesCommand(), statsCommand(), sizesCommand(), ttlCommand(), agesCommand(), prefixesCommand(), topCommand(),
-			itemsCommand(), getCommand(), pageCommand(), itemCommand(), dumpCommand(), loadCommand(), resizeCommand(), diffCommand(), tuneCommand(),
+			itemsCommand(), getCommand(), pageCommand(), itemCommand(), dumpCommand(), loadCommand(), resizeCommand(), diffCommand(), tuneCommand(), reportCommand(),
+			completionCommand(), manCommand(),
 		},
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "no-progress", Usage: "show no progress bar"},
@@ -52,6 +53,10 @@ func app() *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 	}
+	for _, cmd := range a.Commands {
+		cmd.OnUsageError, cmd.HideHelpCommand = oneLine, true
+	}
+	return a
 }
 
 // oneLine refuses a bad flag without the page of help that cli prints around it.

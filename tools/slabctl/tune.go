@@ -111,6 +111,9 @@ func (d *demand) bestFactor() (factor float64, pages int64) {
 // sizesMost bounds how many sizes are considered as ends of classes: neighbours are taken together when there are more.
 const sizesMost = 600
 
+// sizesApart is by how much more than that sizes of slab_sizes must differ, as in memcached.
+const sizesApart = 8
+
 // bestSizes finds the table of up to most sizes, and the largest chunk, that needs the fewest pages; of those that need the same, one with the fewest sizes. It is the
 // segmentation of the sorted sizes into classes by dynamic programming, each class costing the pages that its items need in chunks of its largest size.
 func (d *demand) bestSizes(most int) (table []int) {
@@ -158,6 +161,9 @@ func (d *demand) bestSizes(most int) (table []int) {
 	for k := 1; k <= most; k++ {
 		for i := k; i <= n; i++ {
 			for j := i - 1; j >= k-1; j-- {
+				if j > 0 && groups[i-1].size <= groups[j-1].size+sizesApart {
+					continue
+				}
 				if cost := best[k-1][j] + pagesFor(sum[i]-sum[j], groups[i-1].size); cost < best[k][i] {
 					best[k][i], from[k][i] = cost, j
 				}
