@@ -30,8 +30,8 @@ _hearthd() {
 		'-V[print version and exit]' \
 		'--enable-coredumps[maximize core file limit]' \
 		'-r[maximize core file limit]' \
-		'--verbose[verbose (print errors/warnings while in event loop)]' \
-		'-v[verbose (print errors/warnings while in event loop)]' \
+		'--verbose[verbose (also log clients that are turned away)]' \
+		'-v[verbose (also log clients that are turned away)]' \
 		'--daemon[run as a daemon]' \
 		'-d[run as a daemon]' \
 		'--listen[interface to listen on, host or host,port, several with commas;]:value:_files' \
