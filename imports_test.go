@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"hearth/tools/clients":            {},
 	"hearth/tools/cluster":            {},
 	"hearth/tools/container":          {},
+	"hearth/tools/course":             {},
 	"hearth/tools/mcbench":            {},
 	"hearth/tools/release":            {},
 	"hearth/tools/slabctl":            {"hearth/restore", "hearth/lru", "hearth/mmapslab", "hearth/tools/clidoc"},
