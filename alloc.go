@@ -117,6 +117,7 @@ func (s *Session) evictOne(class int) bool {
 			// Somebody is removing them, or damaged words name them where their keys do not lead: those would stand at the end for ever.
 			for _, ref := range refs {
 				s.c.order.SetAside(ref)
+				s.orphan(ref)
 			}
 		}
 		// While a sweep runs the older items are yet to come: cooling would evict what was just stored.

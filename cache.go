@@ -44,10 +44,15 @@ type Cache struct {
 	past     counters   // of closed sessions
 	closed   bool
 
-	keeper  keeper
-	crawler crawler
-	mover   mover
-	fault   struct {
+	verifier atomic.Pointer[verifier] // nil most of the time
+	corrupt  atomic.Uint64            // damaged items met since the start, beside those of the sweep
+	damaged  atomic.Bool              // the next start has to sweep
+
+	keeper   keeper
+	scrubber scrubber
+	crawler  crawler
+	mover    mover
+	fault    struct {
 		told  atomic.Bool // somebody wants to hear of it
 		seen  atomic.Pointer[Fault]
 		notes *os.File // see Options.NoteCrashes; nil: none are made
@@ -126,6 +131,10 @@ func (o Options) withDefaults() (Options, error) {
 		return bad("ChunkMax", o.ChunkMax, fmt.Sprintf("1024 to MaxItemSize, a divisor of the page size %d and of MaxItemSize %d", mmapslab.PageSize, o.MaxItemSize))
 	case !validLRU(o.LRU):
 		return bad("LRU", o.LRU, "shares of at least 0 that make at most 80, factors above 0")
+	case o.Verify > VerifyNever:
+		return bad("Verify", o.Verify, "VerifyAttach, VerifyAlways or VerifyNever")
+	case o.ScrubRate < 0:
+		return bad("ScrubRate", o.ScrubRate, "at least 0")
 	case o.MaxDown < 0 || o.MaxDown%time.Second != 0:
 		return bad("MaxDown", o.MaxDown, "whole seconds")
 	case o.HeapArena && o.Path != "":
@@ -170,6 +179,7 @@ func Open(o Options) (*Cache, error) {
 		return nil, err
 	}
 	c.startKeeper()
+	c.startScrubber()
 	if c.sweeper.Load() != nil {
 		go c.sweep()
 	} else {
@@ -210,6 +220,7 @@ func open(o Options, file *mmapslab.File) (c *Cache, err error) {
 	}
 	super := c.store.Super()
 	c.restart.verdict, c.restart.items, c.restart.unclean, c.restart.ownFaults = verdict, c.index.Len(), super.Unclean, super.OwnFaults
+	c.verifyFromNow(verdict.Torn || verdict.OtherBoot && o.Verify == VerifyAttach)
 	c.restart.attach = time.Since(began)
 	o.Logger.Info("cache opened", "file", o.Path, "start", verdict.Kind.String(), "reason", verdict.Reason, "items", c.restart.items,
 		"attach", c.restart.attach, "sweep", c.restart.sweep, "sweeping", c.sweeper.Load() != nil)
@@ -509,10 +520,13 @@ func (c *Cache) close(mark func(mmapslab.Identity) error) error {
 		c.dropLocked(s)
 	}
 	c.idle = nil
-	open := len(c.sessions)
-	if open > 1 { // the keeper's own
+	open := len(c.sessions) - 1 // the keeper's own
+	if c.scrubber.stop != nil {
+		open--
+	}
+	if open > 0 {
 		c.mu.Unlock()
-		return fmt.Errorf("hearth: close: %d sessions are open, want none", open-1)
+		return fmt.Errorf("hearth: close: %d sessions are open, want none", open)
 	}
 	if n := c.recl.pins.Load(); n != 0 {
 		c.mu.Unlock()
@@ -520,6 +534,7 @@ func (c *Cache) close(mark func(mmapslab.Identity) error) error {
 	}
 	c.closed = true
 	c.mu.Unlock()
+	c.stopScrubber()
 	c.stopKeeper()
 	if err := c.faulted(); err != nil {
 		return err
@@ -547,6 +562,10 @@ func (c *Cache) save(mark func(mmapslab.Identity) error) error {
 	c.order.Save(cp)
 	if err := c.store.WriteCheckpoint(cp); err != nil {
 		return err
+	}
+	if c.damaged.Load() {
+		c.opts.Logger.Warn("the next start sweeps, since damaged items were found", "file", c.opts.Path, "items", c.corrupt.Load())
+		c.store.VoidCheckpoint()
 	}
 	fault.Point("hearth.close.checkpoint")
 	c.store.Edit(func(sb *mmapslab.Superblock) { sb.Stopped, sb.Unclean, sb.OwnFaults = c.opts.Clock.Wall(), 0, 0 })

@@ -46,6 +46,7 @@ var ParseNumber = parseNumber
 // Abandon gives the cache up as a kill would: nothing is saved, the file says running.
 func (c *Cache) Abandon() error {
 	c.WaitSwept() // a thread of this process cannot be killed alone; processes are, in cmd/hearthd
+	c.stopScrubber()
 	c.stopKeeper()
 	c.StopCrawl()
 	return c.store.Close()
@@ -171,4 +172,30 @@ func SetFirstBuckets(n uint32) (was uint32) {
 func (c *Cache) IndexEnd() [2]int64 {
 	_, half, size := c.store.IndexRegion()
 	return [2]int64{half[0], half[1] + size}
+}
+
+// ScrubNow does a pass of the scrubber.
+func (c *Cache) ScrubNow(s *Session) bool { return s.scrub(func(int) bool { return true }) }
+
+// Verifying tells whether any item is still to be verified.
+func (c *Cache) Verifying() bool { return c.verifier.Load() != nil }
+
+// Offset returns where in the file the item of key is, and where its value begins; for a chained one that of its first part.
+func (c *Cache) Offset(key string) (item, value int64) {
+	ref, ok := c.index.Find(c.store.Hasher().Sum([]byte(key)), []byte(key))
+	if !ok {
+		return 0, 0
+	}
+	item = ref.Offset()
+	value = item + mmapslab.HeaderSize + int64(len(key))
+	if ref&mmapslab.Chained != 0 {
+		it, _ := c.store.Item(ref)
+		value = 0
+		c.store.Chain(&it, func(data mmapslab.Ref, _ []byte) {
+			if value == 0 {
+				value = data.Offset() + mmapslab.DataHeaderSize
+			}
+		})
+	}
+	return item, value
 }

@@ -349,6 +349,9 @@ func (s *Session) vacate(ref mmapslab.Ref, p *pageMove) (busy string) {
 func (s *Session) rescue(f *found, to mmapslab.Ref) bool {
 	c, size := s.c, f.item.Size()
 	s.claim(f)
+	if v := c.verifier.Load(); v != nil {
+		v.moved(c.store, f.ref, to)
+	}
 	to = c.store.CopyItem(to, &f.item)
 	seen, ok := c.order.LinkBeside(to, f.ref, size)
 	if !ok {

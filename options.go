@@ -46,6 +46,10 @@ type Options struct {
 	// WarmAfterPowerLoss takes over what a power loss left of a file on a disk, instead of starting cold: whole items only, but old ones among them, deleted and
 	// overwritten ones too (-o warm_after_power_loss=verify). Each item's checksum is looked at when it is touched first.
 	WarmAfterPowerLoss bool
+	// Verify says when items' checksums are looked at; default at the first touch after a start that crossed a boot (-o verify). A damaged item is a miss.
+	Verify Verify
+	// ScrubRate has all items looked at in the background, over and over, at so many bytes a second (-o scrub_rate); default 0, not at all.
+	ScrubRate int64
 	// NoteCrashes has the Go runtime write its report about a panic or fatal error of this process behind the end of the file, by debug.SetCrashOutput, of which
 	// a process has one: for programs that serve one cache. The next Open logs it, and after three servers in a row that died this way it starts cold.
 	NoteCrashes bool

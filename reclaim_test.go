@@ -395,7 +395,7 @@ func TestOneOfTwoMakesTheNumber(t *testing.T) {
 	}
 }
 
-// Items that the index has where their keys do not lead cannot be evicted. They cost their chunks, not all others'.
+// Items that the index has where their keys do not lead cannot be evicted. They cost their chunks until the next start, not all others'.
 func TestMisplacedItemsDoNotBlockEviction(t *testing.T) {
 	c, err := hearth.Open(hearth.Options{MemoryLimit: 2 << 20, MaxItemSize: 64 << 10})
 	if err != nil {
@@ -439,7 +439,20 @@ func TestMisplacedItemsDoNotBlockEviction(t *testing.T) {
 			t.Error("the last one is not there")
 		}
 	})
-	if found := c.Check(); len(found) != 30 {
-		t.Errorf("check found %d things wrong, want the 30: %v", len(found), found[:1])
+	// They have left the lists, as far as they came to the end of one, and are told of; their words are still there.
+	if n := c.Stats().CorruptItems; n == 0 || n > 30 {
+		t.Errorf("%d corrupt items, want up to 30", n)
+	}
+	misplaced = 0
+	for _, finding := range c.Check() {
+		switch what := finding.String(); {
+		case strings.Contains(what, "is in bucket"):
+			misplaced++
+		case !strings.Contains(what, "is in no list") && !strings.Contains(what, "lists hold"):
+			t.Error(what)
+		}
+	}
+	if misplaced != 30 {
+		t.Errorf("check found %d misplaced words, want 30", misplaced)
 	}
 }

@@ -239,6 +239,9 @@ func (s *Session) lookAgain(f *found, key []byte) {
 	}
 	f.meta = mmapslab.Meta(s.c.store.Meta(ref).Load())
 	f.fate = s.c.fate(&f.item, f.meta, s.now)
+	if v := s.c.verifier.Load(); v != nil && !s.sound(v, f) {
+		s.lookAgain(f, key)
+	}
 }
 
 // remove takes a found item out of the index, and its list, and retires it; false when somebody else was faster.

@@ -24,15 +24,17 @@ type Stats struct {
 	DirectReclaims, LRUBumpsDropped, Juggles      uint64
 	CrawlerStarts                                 uint64
 	CrawlerRunning                                bool
-	CorruptItems                                  uint64 // items whose bytes did not match their header; answered as misses
-	CurrItems, Bytes                              uint64 // now; Bytes counts header, key and value
-	LimitMaxbytes, TotalMalloced                  uint64 // bytes; TotalMalloced counts assigned pages
-	GlobalPagePool                                uint64 // free pages that were assigned before
-	SlabsMoved                                    uint64 // pages that went to another class or the global page pool
-	SlabReassignRescues, SlabReassignChunkRescues uint64 // items and parts of large items that were moved out of a page on its way
-	SlabReassignInlineReclaim                     uint64 // free chunks of such a page that a store met first
-	SlabReassignBusyItems, SlabReassignBusyNoMem  uint64 // times that one could not be moved yet; for lack of a free chunk
-	SlabReassignLastBusy                          string // why, in memcached's words
+	CorruptItems                                  uint64  // items whose bytes did not match their header; answered as misses
+	ScrubPasses, ScrubBytes                       uint64  // of the scrubber: finished passes, and bytes of items it looked at
+	ScrubPlace                                    float64 // how much of the pass under way is done, 0..1
+	CurrItems, Bytes                              uint64  // now; Bytes counts header, key and value
+	LimitMaxbytes, TotalMalloced                  uint64  // bytes; TotalMalloced counts assigned pages
+	GlobalPagePool                                uint64  // free pages that were assigned before
+	SlabsMoved                                    uint64  // pages that went to another class or the global page pool
+	SlabReassignRescues, SlabReassignChunkRescues uint64  // items and parts of large items that were moved out of a page on its way
+	SlabReassignInlineReclaim                     uint64  // free chunks of such a page that a store met first
+	SlabReassignBusyItems, SlabReassignBusyNoMem  uint64  // times that one could not be moved yet; for lack of a free chunk
+	SlabReassignLastBusy                          string  // why, in memcached's words
 	SlabReassignRunning                           bool
 	HashBuckets, HashBytes                        uint64
 	HashIsExpanding                               bool
@@ -211,7 +213,9 @@ func (c *Cache) Stats() Stats {
 		HashBuckets: uint64(ix.Buckets), HashBytes: uint64(ix.Bytes), HashIsExpanding: ix.Growing, IndexLoad: ix.Load, CurrItems: uint64(ix.Items),
 		RestartKind: restart.verdict.Kind.String(), RestartReason: restart.verdict.Reason, RestartItems: uint64(restart.items),
 		RestartAttachMicros: restart.attach.Microseconds(), RestartSweepMillis: restart.sweep.Milliseconds(),
-		CorruptItems: uint64(restart.swept.Invalid), RestartSweeping: c.sweeper.Load() != nil,
+		CorruptItems: uint64(restart.swept.Invalid) + c.corrupt.Load(),
+		ScrubPasses:  c.scrubber.passes.Load(), ScrubBytes: c.scrubber.bytes.Load(), ScrubPlace: float64(c.scrubber.place.Load()) / 1000,
+		RestartSweeping: c.sweeper.Load() != nil,
 	}
 	s.RestartUnclean, s.RestartOwnFaults, s.RestartSweepProgress = restart.unclean, restart.ownFaults, 1
 	if sweeper := c.sweeper.Load(); sweeper != nil {

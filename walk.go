@@ -47,6 +47,9 @@ func (w *Walk) Next(s *Session, visit func(it *Item)) (more bool) {
 		}
 		f.hash = uint64(f.item.Hash())<<32 | uint64(tag)
 		f.meta = mmapslab.Meta(s.c.store.Meta(ref).Load())
+		if v := s.c.verifier.Load(); v != nil && !s.sound(v, &f) {
+			return true
+		}
 		if f.fate = s.c.fate(&f.item, f.meta, s.now); f.fate == alive {
 			s.view(&it, &f)
 			visit(&it)

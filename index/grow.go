@@ -438,6 +438,12 @@ func (x *Index) HoldGrowth(hold bool) {
 // unless they changed meanwhile. It is safe beside writers. No growth may run: HoldGrowth, FinishGrowth, then Sweep. Where one began all the
 // same, in a writer that was past the check, ok is false and the caller starts over. visit may get a word that is replaced while it looks.
 func (x *Index) Sweep(from, to uint32, visit func(ref mmapslab.Ref, bucket uint32, tag uint32) (keep bool)) (cleared int, ok bool) {
+	return x.SweepTable(from, to, func(ref mmapslab.Ref, bucket, tag, _ uint32) bool { return visit(ref, bucket, tag) })
+}
+
+// SweepTable is Sweep that tells how many buckets the table has that it goes over: for who judges whether a bucket is the right one, and does not know whether a growth
+// begins.
+func (x *Index) SweepTable(from, to uint32, visit func(ref mmapslab.Ref, bucket, tag, buckets uint32) (keep bool)) (cleared int, ok bool) {
 	v := x.view.Load()
 	for b := int64(from); b < min(int64(to), v.cur.total()); b++ {
 		for i := range bucketWords {
@@ -446,7 +452,7 @@ func (x *Index) Sweep(from, to uint32, visit func(ref mmapslab.Ref, bucket uint3
 			switch st := stateOf(w); {
 			case w == 0:
 			case st == stateLive:
-				if !visit(refOf(w), uint32(b), uint32(tagOf(w))) && slot.CompareAndSwap(w, 0) {
+				if !visit(refOf(w), uint32(b), uint32(tagOf(w)), v.cur.buckets) && slot.CompareAndSwap(w, 0) {
 					x.count(tagOf(w), -1)
 				}
 			case (st == stateFrozen || st == stateMoved) && x.away(v, v.cur): // they have a meaning

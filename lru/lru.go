@@ -52,7 +52,10 @@ type classOrder struct {
 	lists [segments]list
 	next  [segments]uint32 // chunk ids of the items that a crawl looks at next; 0: none
 	moves Moves
-	_     [64]byte // keep the locks of neighbours on lines of their own
+
+	estimate atomic.Bool // of lists' bytes
+
+	_ [64]byte // keep the locks of neighbours on lines of their own
 }
 
 type list struct {
@@ -177,6 +180,15 @@ func (o *Order) Unlink(ref mmapslab.Ref, size int) bool {
 	return true
 }
 
+// UnlinkDamaged is Unlink for an item whose size, as all of it, may not be what it was: from then on the bytes of the class's lists are an estimate.
+func (o *Order) UnlinkDamaged(ref mmapslab.Ref, size int) bool {
+	o.classes[o.store.ListClass(ref)].estimate.Store(true)
+	return o.Unlink(ref, size)
+}
+
+// Estimated tells whether the bytes of a class's lists are an estimate, since damaged items left them.
+func (o *Order) Estimated(class int) bool { return o.classes[class].estimate.Load() }
+
 // pushLocked links at the head of segment and sets the bits of Meta accordingly, changed by change.
 func (o *Order) pushLocked(c *classOrder, ref mmapslab.Ref, segment int, size uint64, change func(mmapslab.Meta) mmapslab.Meta) {
 	l, id := &c.lists[segment], o.store.ID(ref)
@@ -219,7 +231,7 @@ func (o *Order) pullLocked(c *classOrder, ref mmapslab.Ref, size uint64) {
 		c.next[m.Segment()] = link.Prev
 	}
 	l.count--
-	l.bytes -= size
+	l.bytes -= min(l.bytes, size) // a damaged item's may be too large
 	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m &^ (mmapslab.Linked | mmapslab.ListedApart) })
 }
 

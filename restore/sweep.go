@@ -85,9 +85,10 @@ func (p Parts) chain(ref mmapslab.Ref) (chunks []mmapslab.Ref, ok bool) {
 // It works in steps, each in read-side sections, and in each step all workers share the index's ranges of buckets, or the pages:
 //
 //  1. A growth that was under way is finished, and none begins before the end, so words do not move.
-//  2. Each live word marks its chunk, and writes its own place into the chunk's Link, which means nothing in an unswept page. The slab pages are not read, but for chained items,
-//     whose data chunks are marked too. Then everybody who was in a section leaves it: an item whose word was taken away before its mark has been disowned after that.
-//     Without the wait its taker might stand between the two, and step 4 would free a chunk that the taker then frees again.
+//  2. Each live word marks its chunk, in a set of the worker's own: a bit that others change too takes a locked instruction, which would wait for all stores before it. And it
+//     writes its own place into the chunk's Link, which means nothing in an unswept page. The slab pages are not read, but for chained items, whose data chunks are marked
+//     too, behind the rest. Then everybody who was in a section leaves it: an item whose word was taken away before its mark has been disowned after that. Without the wait
+//     its taker might stand between the two, and step 4 would free a chunk that the taker then frees again.
 //  3. Chunks that several words name keep the first that may name it: a growth leaves a word in each table, and damage anything.
 //  4. Page by page, so that memory is read in order, each marked chunk that nobody disowned is linked into its segment, if the word's place is one to which the item's key leads; the
 //     disowned ones are retired, since somebody may be reading them; all others become free; and the page is swept. Marked chunks that hold no item, or another than their word
@@ -108,11 +109,12 @@ type Sweeper struct {
 	dead, deadHeads, deadData chunkSet
 
 	mu      sync.Mutex
-	strays  map[mmapslab.Ref]bool // Refs that several words name; true once one was kept
+	strays  map[mmapslab.Ref]bool // chunks that several words name; true once one was kept
+	broken  map[mmapslab.Ref]bool // chained items whose chain is not one
 	invalid map[mmapslab.Ref]bool // Refs that no word may name
 	chained []mmapslab.Ref        // disowned and kept chained items, to be freed when the pages of all their chunks are swept
 
-	broken atomic.Pointer[any] // what a worker panicked with
+	fault atomic.Pointer[any] // what a worker panicked with
 
 	steps, done atomic.Int64 // ranges and pages, see Progress
 }
@@ -137,6 +139,8 @@ type sweeping struct {
 	Worker
 	hasher *mmapslab.Hasher
 	swept  Swept
+	marks  [][]uint64     // by page, a bit for each chunk that a word names
+	heads  []mmapslab.Ref // the chained items among these
 }
 
 const (
@@ -255,7 +259,7 @@ func (s *Sweeper) together(workers []*sweeping, work func(w *sweeping)) {
 					if _, bad := r.(interface{ Addr() uintptr }); !bad {
 						panic(r)
 					}
-					s.broken.CompareAndSwap(nil, &r)
+					s.fault.CompareAndSwap(nil, &r)
 				}
 			}()
 			work(w)
@@ -265,7 +269,7 @@ func (s *Sweeper) together(workers []*sweeping, work func(w *sweeping)) {
 		defer wait.Wait()
 		work(workers[0])
 	}()
-	if r := s.broken.Load(); r != nil {
+	if r := s.fault.Load(); r != nil {
 		panic(*r)
 	}
 }
@@ -309,8 +313,8 @@ func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 			first.Retire(ref)
 		}
 	})
-	if len(s.invalid) > 0 {
-		first.ranges(func(ref mmapslab.Ref, _, _ uint32) bool { return !s.invalid[ref] })
+	if len(s.invalid)+len(s.broken) > 0 {
+		first.ranges(func(ref mmapslab.Ref, _, _ uint32) bool { return !s.invalid[ref] && !s.broken[ref] })
 		first.Section(func() {
 			for ref := range s.invalid {
 				first.swept.Invalid++
@@ -327,14 +331,14 @@ func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 // mark is step 2; false when the index grew meanwhile.
 func (s *Sweeper) mark(workers []*sweeping) bool {
 	s.forgetMarks()
-	s.strays = map[mmapslab.Ref]bool{}
+	s.strays, s.broken = map[mmapslab.Ref]bool{}, map[mmapslab.Ref]bool{}
 	s.buckets = s.p.Index.SweepBuckets()
 	s.done.Store(0)
 	fault.Point("restore.sweep.mark")
 	var next, marked, deleted atomic.Int64
 	var grew atomic.Bool
 	s.together(workers, func(w *sweeping) {
-		w.swept = Swept{}
+		w.swept, w.marks, w.heads = Swept{}, make([][]uint64, s.p.Store.Room()+1), nil
 		var kept, gone int64
 		for at := next.Add(bucketsMore) - bucketsMore; at < int64(s.buckets) && !grew.Load(); at = next.Add(bucketsMore) - bucketsMore {
 			ok := w.rangesOf(uint32(at), uint32(min(at+bucketsMore, int64(s.buckets))), func(ref mmapslab.Ref, bucket, tag uint32) bool {
@@ -360,7 +364,38 @@ func (s *Sweeper) mark(workers []*sweeping) bool {
 		return false
 	}
 	s.p.Index.AddLen(marked.Load() + deleted.Load())
+	for page := range s.live {
+		s.merge(workers, uint32(page))
+	}
+	s.together(workers, func(w *sweeping) {
+		for ; len(w.heads) > 0; w.heads = w.heads[1:] {
+			w.Section(func() { w.chain(w.heads[0]) })
+		}
+	})
 	return true
+}
+
+// merge brings the marks of all workers for a page together.
+func (s *Sweeper) merge(workers []*sweeping, page uint32) {
+	var live []atomic.Uint64
+	for _, w := range workers {
+		for i, word := range w.marks[page] {
+			if live == nil {
+				live = make([]atomic.Uint64, len(w.marks[page]))
+			}
+			was := live[i].Load()
+			for twice := was & word; twice != 0; twice &= twice - 1 {
+				s.strays[s.p.Store.RefAtPlace(page, uint32(i*64+bits.TrailingZeros64(twice)))] = false
+			}
+			if word != 0 {
+				live[i].Store(was | word)
+			}
+		}
+		w.marks[page] = nil
+	}
+	if live != nil {
+		s.live[page].Store(&live)
+	}
 }
 
 // ranges goes over the index in sections.
@@ -416,58 +451,73 @@ func (w *sweeping) visit(ref mmapslab.Ref, bucket, tag uint32) int {
 		}
 		return markNew
 	}
-	id := store.ID(ref)
 	_, slot := store.Place(ref)
-	if !w.live.add(page, slot, store.PerPage(page)) {
+	words := w.marks[page]
+	if words == nil {
+		words = make([]uint64, (store.PerPage(page)+63)/64)
+		w.marks[page] = words
+	}
+	if words[slot/64]>>(slot%64)&1 == 1 {
 		w.mu.Lock()
-		w.strays[ref] = false
+		w.strays[ref&^mmapslab.Chained] = false
 		w.mu.Unlock()
 		return markKeep
 	}
-	*store.Link(id) = mmapslab.Link{Prev: tag, Next: bucket}
-	if ref&mmapslab.Chained == 0 {
-		return markKeep
+	words[slot/64] |= 1 << (slot % 64)
+	*store.Link(store.ID(ref)) = mmapslab.Link{Prev: tag, Next: bucket}
+	if ref&mmapslab.Chained != 0 {
+		w.heads = append(w.heads, ref)
 	}
+	return markKeep
+}
+
+// chain marks the data chunks of a chained item.
+func (w *sweeping) chain(ref mmapslab.Ref) {
+	store := w.p.Store
 	chain, ok := w.p.chain(ref)
 	inDropped := false
 	var taken []mmapslab.Ref
 	for _, part := range chain {
 		page, slot := store.Place(part)
 		inDropped = inDropped || w.drop[page]
-		if !ok || inDropped || w.live.has(page, slot) || !w.Sweeper.add(w.data, part) {
+		if !ok || inDropped || w.live.has(page, slot) || !w.add(w.data, part) {
 			ok = false
 			break
 		}
 		taken = append(taken, part)
 	}
 	if ok && !inDropped {
-		w.Sweeper.add(w.heads, ref)
+		w.add(w.Sweeper.heads, ref)
 		for _, part := range chain {
-			w.Sweeper.add(w.live, part)
+			w.add(w.live, part)
 			store.SetOwner(part, ref) // a kill may have come between a move of the item and this
 		}
-		return markKeep
+		return
 	}
 	if w.quiet {
+		page, slot := store.Place(ref)
 		w.live.remove(page, slot)
 		for _, part := range taken {
 			page, slot := store.Place(part)
 			w.data.remove(page, slot)
 		}
 	} else {
-		w.Sweeper.add(w.data, ref) // somebody may be reading it: it is lost until the next sweep
+		w.add(w.data, ref) // somebody may be reading it: it is lost until the next sweep
 	}
 	if inDropped {
 		w.swept.Dropped++
 	} else {
 		w.swept.Invalid++
 	}
-	return markDelete
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.broken[ref] = true
 }
 
 // settle is step 3 for a word.
 func (w *sweeping) settle(ref mmapslab.Ref, bucket, tag uint32) (keep bool) {
-	kept, stray := w.strays[ref]
+	chunk := ref &^ mmapslab.Chained
+	kept, stray := w.strays[chunk]
 	if !stray {
 		return true
 	}
@@ -475,7 +525,7 @@ func (w *sweeping) settle(ref mmapslab.Ref, bucket, tag uint32) (keep bool) {
 		w.swept.Duplicate++
 		return false
 	}
-	w.strays[ref] = true
+	w.strays[chunk] = true
 	*w.p.Store.Link(w.p.Store.ID(ref)) = mmapslab.Link{Prev: tag, Next: bucket}
 	return true
 }
@@ -516,7 +566,7 @@ func (w *sweeping) pageLocked(page uint32) (dead []mmapslab.Ref) {
 			slot := i*64 + uint32(bits.TrailingZeros64(left))
 			bit := left & -left
 			ref := store.RefAtPlace(page, slot)
-			if w.heads.has(page, slot) || w.deadHeads.has(page, slot) {
+			if w.Sweeper.heads.has(page, slot) || w.deadHeads.has(page, slot) {
 				ref |= mmapslab.Chained
 			}
 			linked := false

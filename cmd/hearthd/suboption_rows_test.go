@@ -180,6 +180,10 @@ func suboptionRows() []suboptionRow {
 			"0": `warm_max_down must be a number of seconds above 0, found "0"`, "x": `warm_max_down must be a number of seconds above 0, found "x"`}},
 		{name: "warm_after_power_loss", value: "verify", refused: map[string]string{
 			"": `warm_after_power_loss must be no or verify, found ""`, "yes": `warm_after_power_loss must be no or verify, found "yes"`}},
+		{name: "verify", value: "always", refused: map[string]string{
+			"": `verify must be attach, always or never, found ""`, "yes": `verify must be attach, always or never, found "yes"`}},
+		{name: "scrub_rate", value: "20", refused: map[string]string{"x": `scrub_rate must be 0 to 1048576 megabytes a second, found "x"`,
+			"1048577": `scrub_rate must be 0 to 1048576 megabytes a second, found "1048577"`}},
 		{name: "modern"},
 		{name: "no_modern", shows: "slab_chunk_max 1048576, slab_automove 0, maxconns_fast no, lru_segmented no, lru_maintainer_thread no, lru_crawler no, hash_algorithm jenkins, slab_reassign no"},
 		{name: "no_chunked_items", shows: "slab_chunk_max 1048576"},

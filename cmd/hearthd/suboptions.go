@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"hearth"
 )
 
 // suboption is a row of the -o table. set gets the value; without one ("-o name") it is not called when missing holds a complaint.
@@ -114,6 +116,23 @@ var suboptionTable = []suboption{
 		s.cache.WarmAfterPowerLoss = v == "verify"
 		return nil
 	}, "what to do with a file that was not closed before the machine\nwent down: no: start cold; verify: keep what has a right\nchecksum, which may be old (default: no)"},
+
+	{"verify", argument, func(s *settings, v string) error {
+		i := slices.Index([]string{"attach", "always", "never"}, v) // in the order of hearth.Verify
+		if i < 0 {
+			return fail(1, "verify must be attach, always or never, found \"%s\"", v)
+		}
+		s.cache.Verify = hearth.Verify(i)
+		return nil
+	}, "when to look at items' checksums: attach: when one is touched first\nafter a start that crossed a boot; always; never (default: attach)"},
+	{"scrub_rate", argument, func(s *settings, v string) error {
+		n, ok := safeStrtoul(v)
+		if !ok || n > 1<<20 {
+			return fail(1, "scrub_rate must be 0 to 1048576 megabytes a second, found \"%s\"", v)
+		}
+		s.cache.ScrubRate = int64(n) * mib
+		return nil
+	}, "look at all items' checksums in the background, at so many\nmegabytes a second (default: 0, not at all)"},
 
 	{"watcher_logbuf_size", argument, logBuffer("watcher_logbuf_size", func(s *settings, size int) { s.server.WatcherLogSize = size }),
 		"room in kilobytes for lines that wait for a watcher (default: 256)"},

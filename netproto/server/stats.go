@@ -301,6 +301,9 @@ func (s *Server) generalStats(l *lister) {
 	l.uint("restart_unclean", uint64(st.RestartUnclean))
 	l.uint("restart_own_faults", uint64(st.RestartOwnFaults))
 	l.uint("corrupt_items", st.CorruptItems)
+	l.uint("scrub_passes", st.ScrubPasses)
+	l.uint("scrub_bytes", st.ScrubBytes)
+	l.uint("scrub_pct", uint64(st.ScrubPlace*100))
 	l.uint("index_bytes", st.HashBytes)
 	l.float("index_load", st.IndexLoad, 3)
 }
