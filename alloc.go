@@ -30,6 +30,7 @@ func (s *Session) alloc(class int) (mmapslab.Ref, bool) {
 		return s.allocSlow(class)
 	}
 	if s.c.full.Load() && left+uint64(s.c.recl.waiting.Load()) < reserve(s.c.store.ClassChunks(class)) && !s.c.opts.NoEvict {
+		s.c.events[class].inc(evDirectReclaims)
 		s.evictOne(class)
 	}
 	return ref, true

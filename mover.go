@@ -100,7 +100,8 @@ const (
 )
 
 // MovePage asks for a page of class src to be given to class dst: by memcached's ids, src -1 for any class, 0 for the global page pool. The
-// move goes on in the background.
+// move goes on in the background. Where src has no free chunks for what is in the page it evicts the oldest items of src, even if not all memory is in use: whoever asks
+// wants the page, and memcached does the same. Of a class whose chunks are all parts of large items that is a whole one.
 func (c *Cache) MovePage(src, dst int) MoveResult {
 	return c.askMove(pageMove{src: src, dst: dst, evict: true})
 }

@@ -41,7 +41,7 @@ var pressureRules = map[string]struct {
 	"age_warm":              {0, 30, "see age"},
 	"evicted_time":          {0, 30, "see age"},
 	"crawler_items_checked": {1, 0, "crawls start by themselves at other moments"},
-	"direct_reclaims":       {1, 0, "memcached's are its evictions; here they are stores for which nothing was evicted ahead"},
+	"direct_reclaims":       {0, 60, "stores that had to evict, here for the next one: see evictions"},
 	"reclaimed":             {1, 0, "the maintainer or the crawler, whoever comes first: the sum is waited for"},
 	"crawler_reclaimed":     {1, 0, "see reclaimed"},
 }
