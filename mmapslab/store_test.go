@@ -371,3 +371,32 @@ func TestDiscardLeavesZeros(t *testing.T) {
 		}
 	}
 }
+
+func TestChunksAreFoundAtTheirPlacesAndNowhereElse(t *testing.T) {
+	sizes := []int{64, 72, 96, 120, 168, 1000, 4096, 26888, 131072, 524288}
+	s := newHeapStore(t, len(sizes), sizes...)
+	for i, size := range sizes {
+		first := alloc(t, s, i+1)
+		for at := int64(0); at < mmapslab.PageSize; at += 8 {
+			ref, want := first+mmapslab.RefAt(at), 0
+			if slot := at / int64(size); at%int64(size) == 0 && slot < int64(mmapslab.PageSize/size) {
+				want = size
+				if id := s.ID(ref); s.RefOf(id) != ref || int64(id-s.ID(first)) != slot {
+					t.Fatalf("chunks of %d: at %d: id %#x", size, at, id)
+				}
+			}
+			if got := s.ChunkSize(ref); got != want {
+				t.Fatalf("chunks of %d: at %d: a chunk of %d, want %d", size, at, got, want)
+			}
+		}
+		lines := s.AppendLines(nil, first)
+		if from, last := first.Offset(), first.Offset()+int64(min(size, 256))-1; lines[0] > from || lines[0]%64 != 0 || lines[len(lines)-1]/64 != last/64 {
+			t.Errorf("chunks of %d: lines %d for bytes %d to %d", size, lines, from, last)
+		}
+		if len(s.AppendLines(nil, first+1)) > 0 {
+			t.Error("lines of no chunk")
+		}
+	}
+	s.Arena().Prefetch(nil)
+	s.Arena().Prefetch([]int64{0, 1 << 60, -64}) // where no memory is, nothing happens
+}
