@@ -237,13 +237,15 @@ func (x *Index) Find(h uint64, key []byte) (mmapslab.Ref, bool) {
 		var seen uint64
 		for t := v.cur; ; t = v.next {
 			seen = 0
-			win := t.window(h)
-			for i := range windowWords {
-				w := win.at(i).Load()
-				if w&keyMask == want && x.items.Match(refOf(w), key) {
-					return refOf(w), true
+			for _, b := range t.windowOf(uint32(h >> 32)).bucket {
+				bucket := t.words[uint64(b)*bucketWords:][:bucketWords]
+				for i := range bucket {
+					w := bucket[i].Load()
+					if w&keyMask == want && x.items.Match(refOf(w), key) {
+						return refOf(w), true
+					}
+					seen |= w
 				}
-				seen |= w
 			}
 			if seen&stateMoved == 0 {
 				return 0, false
@@ -258,6 +260,52 @@ func (x *Index) Find(h uint64, key []byte) (mmapslab.Ref, bool) {
 		}
 		v = now
 	}
+}
+
+// A Hint looks for a key's item without touching items, for who has many keys to find: each step names the memory that the next one, or Find, is going to
+// read, so that it can be fetched for all keys at once. It may be wrong in both ways, and is out of date at once.
+type Hint struct {
+	table  *table
+	hash   uint64
+	bucket [windowBuckets]uint32
+}
+
+// Hint begins to look for a key with this hash and returns the offset in the arena of its home bucket.
+func (x *Index) Hint(h uint64) (hint Hint, home int64) {
+	t := x.view.Load().cur
+	hint = Hint{t, h, Buckets(uint32(h>>32), t.buckets)}
+	return hint, x.offset(t, hint.bucket[0])
+}
+
+func (x *Index) offset(t *table, bucket uint32) int64 {
+	return x.region.Half[t.half] + int64(bucket)*bucketBytes
+}
+
+// Home returns the first item in the home bucket that may be the key's, else 0.
+func (n *Hint) Home() mmapslab.Ref { return n.table.guess(n.hash, n.bucket[:1]) }
+
+// AppendOther appends the offsets of the window's other buckets.
+func (x *Index) AppendOther(offsets []int64, n *Hint) []int64 {
+	for _, b := range n.bucket[1:] {
+		offsets = append(offsets, x.offset(n.table, b))
+	}
+	return offsets
+}
+
+// Other is Home of the window's other buckets.
+func (n *Hint) Other() mmapslab.Ref { return n.table.guess(n.hash, n.bucket[1:]) }
+
+func (t *table) guess(h uint64, buckets []uint32) mmapslab.Ref {
+	want := answer(h)
+	for _, b := range buckets {
+		bucket := t.words[uint64(b)*bucketWords:][:bucketWords]
+		for i := range bucket {
+			if w := bucket[i].Load(); w&keyMask == want {
+				return refOf(w)
+			}
+		}
+	}
+	return 0
 }
 
 // Holds tells whether a live word of a key with this hash refers to ref.
