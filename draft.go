@@ -24,6 +24,7 @@ const (
 // The zero Draft is ready for Prepare.
 type Draft struct {
 	mode Mode
+	hash uint64 // of the key
 	ref  mmapslab.Ref
 	last mmapslab.Ref // the chunk that the next data chunk goes behind
 	cur  []byte       // not yet written bytes of the current chunk
@@ -36,8 +37,9 @@ type Draft struct {
 func (s *Session) Prepare(d *Draft, mode Mode, key []byte, flags uint32, exptime int64, size int) Status {
 	st := TooLarge
 	if s.fits(len(key), size, flags) {
-		fields := mmapslab.Fields{ClientFlags: flags, Hash: uint32(s.hasher.Sum(key) >> 32)}
-		if st = s.draft(d, key, &fields, mmapslab.MakeMeta(s.absolute(exptime), s.now), size); st == OK {
+		hash := s.sum(key)
+		fields := mmapslab.Fields{ClientFlags: flags}
+		if st = s.draft(d, key, hash, &fields, mmapslab.MakeMeta(s.absolute(exptime), s.now), size); st == OK {
 			d.mode = mode
 			s.counts.inClass(s.c.store.ListClass(d.ref), classSets)
 			return OK
@@ -68,11 +70,12 @@ func (s *Session) fits(key, value int, flags uint32) bool {
 	return size <= s.c.opts.MaxItemSize
 }
 
-// draft allocates and starts an item. It may renew the section.
-func (s *Session) draft(d *Draft, key []byte, fields *mmapslab.Fields, m mmapslab.Meta, size int) Status {
+// draft allocates and starts an item of a key with this hash. It may renew the section.
+func (s *Session) draft(d *Draft, key []byte, hash uint64, fields *mmapslab.Fields, m mmapslab.Meta, size int) Status {
 	store := s.c.store
 	whole := mmapslab.ItemSize(len(key), size)
-	*d = Draft{}
+	*d = Draft{hash: hash}
+	fields.Hash = uint32(hash >> 32)
 	if whole > store.ChunkMax() {
 		ref, ok := s.alloc(store.ClassFor(mmapslab.HeaderSize + mmapslab.ChainRefSize + len(key)))
 		if !ok {
@@ -219,7 +222,8 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 		}
 		return st
 	}
-	for f := s.look(it.Key()); ; s.lookAgain(&f, it.Key()) {
+	for f := (found{hash: d.hash}); ; {
+		s.lookAgain(&f, it.Key())
 		switch {
 		case f.fate == alive && d.mode == Add:
 			s.c.order.Touched(f.ref, s.now)
@@ -311,12 +315,12 @@ func (s *Session) remake(key []byte, r *remaking) (f found, _ Status) {
 			pin.ref = f.ref
 		}
 		renewals := s.renewals
-		fields := mmapslab.Fields{Flags: f.item.Flags(), ClientFlags: f.item.ClientFlags(), Hash: f.item.Hash()}
+		fields := mmapslab.Fields{Flags: f.item.Flags(), ClientFlags: f.item.ClientFlags()}
 		if r.fields != nil {
 			r.fields(&fields)
 		}
 		done := false
-		if st = s.draft(&d, key, &fields, r.meta(f.meta), n); st == OK && (pin.ref != 0 || s.renewals == renewals) {
+		if st = s.draft(&d, key, f.hash, &fields, r.meta(f.meta), n); st == OK && (pin.ref != 0 || s.renewals == renewals) {
 			if r.write(&d, &f.item) {
 				done = s.publishOver(&d, &f, r)
 			} else {

@@ -21,11 +21,25 @@ type keeper struct {
 	fitItems int64     // items then
 }
 
-// Back-off of the keeper, as memcached's maintainer: it sleeps longer while there is nothing to do.
+// Back-off of the keeper: it sleeps longer while there is less to do. memcached's maintainer comes every millisecond while there is anything, which is a
+// context switch and the scheduler's work for some ten items, a tenth of the processor where workers have no other; an item more in HOT does no harm.
 const (
-	keeperBusy = time.Millisecond
-	keeperIdle = 250 * time.Millisecond // the cache's time is read from the clock this often at least
+	keeperBusy   = time.Millisecond
+	keeperSteady = 20 * time.Millisecond  // while there is something, but less than keeperMuch a round
+	keeperIdle   = 250 * time.Millisecond // the cache's time is read from the clock this often at least
+	keeperMuch   = 1024                   // moved items; an eighth of what a worker's ring holds
 )
+
+// pace returns how long the keeper sleeps after a round that moved so many items.
+func pace(wait time.Duration, moved int) time.Duration {
+	switch {
+	case moved >= keeperMuch:
+		return keeperBusy
+	case moved > 0:
+		return min(2*wait, keeperSteady)
+	}
+	return min(2*wait, keeperIdle)
+}
 
 func (c *Cache) startKeeper() {
 	c.keeper.session = c.NewSession()
@@ -44,11 +58,7 @@ func (c *Cache) startKeeper() {
 			case <-c.keeper.wake:
 			case <-timer.C:
 			}
-			if c.round() {
-				wait = keeperBusy
-			} else {
-				wait = min(2*wait, keeperIdle)
-			}
+			wait = pace(wait, c.round())
 			timer.Reset(wait)
 		}
 	}()
@@ -77,8 +87,8 @@ func (c *Cache) pauseKeeper(pause bool) {
 	}
 }
 
-// round does a bit of everything and returns whether there may be more to do at once.
-func (c *Cache) round() (busy bool) {
+// round does a bit of everything and returns how many items it moved; keeperMuch or more when there is more to do at once.
+func (c *Cache) round() (moved int) {
 	c.keeper.pause.Lock()
 	defer c.keeper.pause.Unlock()
 	c.tick()
@@ -92,19 +102,20 @@ func (c *Cache) round() (busy bool) {
 				break
 			}
 			c.order.Bump(ref, s.now)
-			busy = true
+			moved++
 		}
 		s.End()
 	}
 	for class := 1; class < mmapslab.ClassIDs; class++ {
 		s.Begin()
-		if c.order.Juggle(class, s.now) > 0 {
-			busy = true
+		if n := c.order.Juggle(class, s.now); n > 0 {
+			moved += n
 			c.events[class].inc(evJuggles)
 		}
 		s.End()
 	}
 	const buckets = 64 // a few tens of microseconds
+	busy := false
 	for growing, i := true, 0; growing && i < 256; i++ {
 		s.Begin()
 		growing = c.index.Help(buckets)
@@ -114,7 +125,10 @@ func (c *Cache) round() (busy bool) {
 	busy = c.movePages() || busy
 	busy = c.fitIndex(time.Now()) || busy
 	c.recl.collect()
-	return busy
+	if busy {
+		moved = max(moved, keeperMuch)
+	}
+	return moved
 }
 
 // fitEvery is how long the number of items must have stayed about the same before the index is fitted to it. It is also what bounds the cost:

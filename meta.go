@@ -202,11 +202,11 @@ func (s *Session) sameBut(r *remaking) *remaking {
 // vivify makes an empty item with the token given out; made is false when there is one meanwhile. As in memcached the new item is a hit.
 func (s *Session) vivify(key []byte, o *GetOptions, got *Fetch) (made bool, _ Status) {
 	var d Draft
-	fields := mmapslab.Fields{Flags: itemTokenSent, Hash: uint32(s.hasher.Sum(key) >> 32)}
+	fields := mmapslab.Fields{Flags: itemTokenSent}
 	if o.KeyBinary {
 		fields.Flags |= itemKeyBinary
 	}
-	if st := s.draft(&d, key, &fields, mmapslab.MakeMeta(s.absolute(o.VivifyExptime), s.now), 0); st != OK {
+	if st := s.draft(&d, key, s.sum(key), &fields, mmapslab.MakeMeta(s.absolute(o.VivifyExptime), s.now), 0); st != OK {
 		return false, st
 	}
 	ref := d.ref
@@ -457,11 +457,11 @@ func (s *Session) Arith(key []byte, o *ArithOptions, got *Item) (n uint64, st St
 func (s *Session) storeNumber(key []byte, o *ArithOptions) (f found, _ Status) {
 	var d Draft
 	digits := strconv.AppendUint(s.number[:0], o.Initial, 10)
-	fields := mmapslab.Fields{Hash: uint32(s.hasher.Sum(key) >> 32)}
+	fields := mmapslab.Fields{}
 	if o.KeyBinary {
 		fields.Flags |= itemKeyBinary
 	}
-	if st := s.draft(&d, key, &fields, mmapslab.MakeMeta(s.absolute(o.VivifyExptime), s.now), len(digits)); st != OK {
+	if st := s.draft(&d, key, s.sum(key), &fields, mmapslab.MakeMeta(s.absolute(o.VivifyExptime), s.now), len(digits)); st != OK {
 		return f, st
 	}
 	s.Write(&d, digits)

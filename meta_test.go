@@ -341,6 +341,7 @@ func TestMetaCountsAsMemcachedDoes(t *testing.T) {
 		} {
 			c.ResetStats()
 			test.f()
+			s.Publish()
 			st := c.Stats()
 			if have := fmt.Sprint(st.CmdGet, st.GetHits, st.GetMisses, st.GetExpired, st.CmdTouch, st.TouchHits, st.TouchMisses, st.DeleteHits, st.DeleteMisses, st.IncrHits, st.IncrMisses); have != test.want {
 				t.Errorf("%s: counted %s, want %s", test.name, have, test.want)

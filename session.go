@@ -2,10 +2,13 @@ package hearth
 
 import (
 	"bytes"
+	"math/bits"
 
+	"hearth/index"
 	"hearth/lru"
 	"hearth/mmapslab"
 	"hearth/mmapslab/fault"
+	"hearth/mmapslab/invariants"
 )
 
 // Status is the outcome of an operation. A miss is a result, not an error.
@@ -33,10 +36,81 @@ type Session struct {
 	now    uint32 // the cache's time at Begin
 	limbo  []mmapslab.Ref
 	ring   lru.Ring
-	counts counters
+	counts tally
 	number [20]byte // for incr
 
 	renewals uint64 // see renew
+
+	ahead struct {
+		keys   [][]byte
+		hashes [ExpectMost]uint64
+		hints  [ExpectMost]index.Hint
+		lines  []int64
+		next   int
+	}
+}
+
+// ExpectMost is how many keys Expect takes: with each some six lines of memory on their way, more than any processor asks for at a time.
+const ExpectMost = 32
+
+// Expect tells which keys, at most ExpectMost, the session is going to be asked for, in this order. It fetches the memory that they lead to into the
+// processor's cache, for all of them at a time: the buckets, then the items. Otherwise each operation waits for both by itself, which is most of what it
+// takes. What is asked for in fact, and what comes out, is not changed. The keys' bytes must stay as they are until the section ends, or until the next call:
+// Expect(nil) forgets them.
+func (s *Session) Expect(keys [][]byte) {
+	a := &s.ahead
+	a.keys, a.next = keys, 0
+	if len(keys) == 0 {
+		return
+	}
+	if a.lines == nil {
+		a.lines = make([]int64, 0, 8*ExpectMost)
+	}
+	ix, store, lines := s.c.index, s.c.store, a.lines[:0]
+	for i, key := range keys {
+		a.hashes[i] = s.hasher.Sum(key)
+		var home int64
+		a.hints[i], home = ix.Hint(a.hashes[i])
+		lines = append(lines, home)
+	}
+	store.Arena().Prefetch(lines)
+	lines = lines[:0]
+	elsewhere := uint32(0) // a bit for each key that its home bucket has not
+	for i := range keys {
+		if ref := a.hints[i].Home(); ref != 0 {
+			lines = store.AppendLines(lines, ref)
+		} else {
+			elsewhere |= 1 << i
+			lines = ix.AppendOther(lines, &a.hints[i])
+		}
+	}
+	store.Arena().Prefetch(lines)
+	lines = lines[:0]
+	for ; elsewhere != 0; elsewhere &= elsewhere - 1 {
+		if ref := a.hints[bits.TrailingZeros32(elsewhere)].Other(); ref != 0 {
+			lines = store.AppendLines(lines, ref)
+		}
+	}
+	store.Arena().Prefetch(lines)
+}
+
+// Expecting returns how many of the keys that were told to Expect are yet to come.
+func (s *Session) Expecting() int { return len(s.ahead.keys) - s.ahead.next }
+
+// sum returns the hash of key, which Expect has computed if it is the very slice that comes next.
+func (s *Session) sum(key []byte) uint64 {
+	if a := &s.ahead; a.next < len(a.keys) {
+		if next := a.keys[a.next]; len(next) == len(key) && len(key) > 0 && &next[0] == &key[0] {
+			a.next++
+			if invariants.Enabled && a.hashes[a.next-1] != s.hasher.Sum(key) {
+				panic("hearth: a key has changed since Expect")
+			}
+			return a.hashes[a.next-1]
+		}
+		a.keys = nil // something else came: the rest is a bad guess, too
+		a.next = 0
+	}
+	return s.hasher.Sum(key)
 }
 
 // limboMost is how many retired items a session keeps to itself within a section.
@@ -63,7 +137,8 @@ func (s *Session) Close() {
 }
 
 func (c *Cache) dropLocked(s *Session) {
-	c.past.add(&s.counts)
+	s.counts.publish()
+	c.past.add(&s.counts.published)
 	delete(c.sessions, s)
 	c.recl.removeSlot(s.slot)
 }
@@ -84,6 +159,8 @@ func (s *Session) Tick() {
 func (s *Session) End() {
 	s.c.recl.leave(s.slot, s.limbo)
 	s.limbo = s.limbo[:0]
+	s.counts.publish()
+	s.Expect(nil)
 }
 
 // renew leaves the section and enters a new one, so that what this session retired can be freed. Whoever calls it must look everything up anew.
@@ -222,7 +299,7 @@ type found struct {
 
 // look finds the item of key, dead or alive. It counts nothing.
 func (s *Session) look(key []byte) (f found) {
-	f.hash = s.hasher.Sum(key)
+	f.hash = s.sum(key)
 	s.lookAgain(&f, key)
 	return f
 }

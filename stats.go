@@ -1,6 +1,7 @@
 package hearth
 
 import (
+	"math/bits"
 	"sync/atomic"
 
 	"hearth/lru"
@@ -114,8 +115,54 @@ type counters struct {
 	class [mmapslab.ClassIDs][classCounterCount]atomic.Uint64
 }
 
-func (c *counters) inc(n counter)                     { c.all[n].Add(1) }
-func (c *counters) inClass(class int, n classCounter) { c.class[class][n].Add(1) }
+// tally is what a session has counted since it last published: plain numbers, for an atomic addition takes as long as finding a key whose bucket is cached.
+type tally struct {
+	published counters
+	dirty     bool
+	all       [counterCount]uint32
+	class     [mmapslab.ClassIDs][classCounterCount]uint32
+	classes   [mmapslab.ClassIDs / 64]uint64 // bits of those that were counted in
+}
+
+func (t *tally) inc(n counter) {
+	t.dirty = true
+	t.all[n]++
+}
+
+func (t *tally) inClass(class int, n classCounter) {
+	t.dirty = true
+	t.class[class][n]++
+	t.classes[class/64] |= 1 << (class % 64)
+}
+
+func (t *tally) publish() {
+	if !t.dirty {
+		return
+	}
+	t.dirty = false
+	for i := range t.all {
+		if n := t.all[i]; n != 0 {
+			t.published.all[i].Add(uint64(n))
+			t.all[i] = 0
+		}
+	}
+	for i, word := range t.classes {
+		for ; word != 0; word &= word - 1 {
+			class := i*64 + bits.TrailingZeros64(word)
+			for j := range t.class[class] {
+				if n := t.class[class][j]; n != 0 {
+					t.published.class[class][j].Add(uint64(n))
+					t.class[class][j] = 0
+				}
+			}
+		}
+		t.classes[i] = 0
+	}
+}
+
+// Publish makes what the session did so far in its section count in Stats; End does so, too. A server publishes before it sends replies: who has read one
+// finds it counted.
+func (s *Session) Publish() { s.counts.publish() }
 
 // add adds all of other's counts.
 func (c *counters) add(other *counters) {
@@ -173,7 +220,7 @@ func (c *Cache) sum() *counters {
 	total := new(counters)
 	total.add(&c.past)
 	for s := range c.sessions {
-		total.add(&s.counts)
+		total.add(&s.counts.published)
 	}
 	return total
 }
@@ -184,7 +231,7 @@ func (c *Cache) ResetStats() {
 	defer c.mu.Unlock()
 	c.past.reset()
 	for s := range c.sessions {
-		s.counts.reset()
+		s.counts.published.reset()
 	}
 	for class := range c.events {
 		for i := range c.events[class] {

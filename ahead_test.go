@@ -1,0 +1,70 @@
+package hearth_test
+
+import (
+	"fmt"
+	"testing"
+
+	"hearth"
+)
+
+// TestExpectChangesNoOutcome asks for what was expected, for something else, in another order, twice, and after the keys were forgotten.
+func TestExpectChangesNoOutcome(t *testing.T) {
+	c, err := hearth.Open(heap(8))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s := session(t, c)
+	const n = 1000
+	in(s, func() {
+		for i := range n {
+			if _, st := store(s, hearth.Set, fmt.Sprint("key", i), fmt.Sprint("value", i), 0, 0); st != hearth.OK {
+				t.Fatal(st)
+			}
+		}
+	})
+	var it hearth.Item
+	get := func(i int, key []byte) {
+		t.Helper()
+		if st := s.Get(key, &it); i < n && (st != hearth.OK || string(it.AppendValue(nil)) != fmt.Sprint("value", i)) || i >= n && st != hearth.Miss {
+			t.Errorf("%s: %v %q", key, st, it.AppendValue(nil))
+		}
+	}
+	for round := range 200 {
+		var keys [][]byte
+		var which []int
+		for j := range 1 + round%hearth.ExpectMost {
+			i := (round*37 + j*101) % (n + n/10) // some are not there
+			which, keys = append(which, i), append(keys, fmt.Append(nil, "key", i))
+		}
+		in(s, func() {
+			s.Expect(keys)
+			for j, key := range keys {
+				switch round % 4 {
+				case 0: // as expected
+					get(which[j], key)
+				case 1: // each twice
+					get(which[j], key)
+					get(which[j], key)
+				case 2: // the other way round
+					get(which[len(keys)-1-j], keys[len(keys)-1-j])
+				case 3: // overwritten, deleted and stored again, and with bytes of its own
+					if _, st := store(s, hearth.Set, string(key), fmt.Sprint("value", which[j]), 0, 0); st != hearth.OK {
+						t.Error(st)
+					}
+					get(which[j]%n, fmt.Append(nil, "key", which[j]%n))
+					if s.Delete(key); which[j] < n {
+						store(s, hearth.Add, string(key), fmt.Sprint("value", which[j]), 0, 0)
+					}
+				}
+			}
+			if round%4 == 0 && s.Expecting() != 0 {
+				t.Errorf("%d of %d keys are yet to come", s.Expecting(), len(keys))
+			}
+			s.Expect(keys)
+			s.Expect(nil)
+			copy(keys[0], "none") // a new key where another one was
+			get(n, keys[0])
+		})
+	}
+}
