@@ -58,6 +58,13 @@ type conn struct {
 	busyAt  int64         // Server.clock when the last look for idle connections found it busy
 }
 
+// used notes the time of a command. Others read it now and then, so it is not stored where it is the same.
+func (c *conn) used(now int64) {
+	if c.lastCmd.Load() != now {
+		c.lastCmd.Store(now)
+	}
+}
+
 // connState is what `stats conns` shows between turns.
 type connState uint32
 
@@ -124,42 +131,93 @@ const (
 
 // turn does what there is to do for c. ev is what epoll said, 0 when c comes from the ready list.
 func (w *worker) turn(c *conn, ev uint32) {
+	if in, more := w.beginTurn(c, ev); more {
+		w.serveTurn(c, in)
+	}
+}
+
+// beginTurn is a turn up to c's input, which lies in the worker's buffer or in c's own buffer; more tells that serveTurn is to follow.
+func (w *worker) beginTurn(c *conn, ev uint32) (in []byte, more bool) {
 	if c.udp != nil {
 		w.turnUDP(c)
-		return
+		return nil, false
 	}
 	if c.pending() {
 		if !w.drain(c) {
 			w.endTurn(c)
-			return
+			return nil, false
 		}
 		ev = 0
 	}
 	if c.watch != nil {
 		w.turnWatch(c, ev)
 		w.endTurn(c)
-		return
+		return nil, false
 	}
-	if !c.closing {
-		var in []byte
-		switch {
-		case len(c.in) > 0 && !c.served || c.get.active || c.dump != nil:
-			in = c.in
-		case ev == 0 && !c.hidden() || w.stopping && !w.finishing(c):
-			in = nil
-		default:
-			if in = w.read(c); c.dead {
-				w.endTurn(c)
-				return
-			}
+	if c.closing {
+		return nil, true
+	}
+	switch {
+	case len(c.in) > 0 && !c.served || c.get.active || c.dump != nil:
+		in = c.in
+	case ev == 0 && !c.hidden() || w.stopping && !w.finishing(c):
+		in = nil
+	default:
+		if in = w.read(c); c.dead {
+			w.endTurn(c)
+			return nil, false
 		}
-		if len(in) > 0 || c.get.active || c.dump != nil || c.up.complete() {
-			own := len(c.base) > 0
-			w.keep(c, own, w.serve(c, in))
-		}
+	}
+	return in, true
+}
+
+// serveTurn is the rest of a turn.
+func (w *worker) serveTurn(c *conn, in []byte) {
+	if !c.closing && (len(in) > 0 || c.get.active || c.dump != nil || c.up.complete()) {
+		own := len(c.base) > 0
+		w.keep(c, own, w.serve(c, in))
 	}
 	w.flush(c)
 	w.endTurn(c)
+}
+
+// opened is a turn between beginTurn and serveTurn.
+type opened struct {
+	c  *conn
+	in []byte
+}
+
+// turnsAhead is how many connections' input is read before the first of it is served.
+const turnsAhead = 16
+
+// take begins a turn for c and leaves the rest to serveOpened: a few connections' input is read first, so that the memory which their requests need is
+// fetched for all of them at a time.
+func (w *worker) take(c *conn, ev uint32) {
+	if in, more := w.beginTurn(c, ev); more {
+		w.opened = append(w.opened, opened{c, in})
+		if w.buf = len(w.opened); w.buf == turnsAhead {
+			w.serveOpened()
+		}
+	}
+}
+
+// serveOpened ends the turns that take began. A connection is closed in its own turn only, so all of them are still there.
+func (w *worker) serveOpened() {
+	if len(w.opened) > 1 {
+		keys := w.keys[:0]
+		for i := range w.opened {
+			keys = w.opened[i].c.appendKeys(keys, w.opened[i].in)
+		}
+		if len(keys) > 1 {
+			w.s.Expect(keys)
+		}
+	}
+	for i := range w.opened {
+		w.buf = i
+		w.serveTurn(w.opened[i].c, w.opened[i].in)
+		w.opened[i] = opened{}
+	}
+	w.opened, w.buf = w.opened[:0], 0
 }
 
 // endTurn closes c if that is due, and otherwise asks epoll for what c waits for.
@@ -205,7 +263,7 @@ func (w *worker) read(c *conn) []byte {
 	if c.up.kind == uploadStore && c.up.draft.Remaining() > 0 {
 		return w.readDraft(c)
 	}
-	buf, have := w.input, len(c.in)
+	buf, have := w.inputs[w.buf], len(c.in)
 	switch {
 	case have == 0:
 	case len(c.base) <= smallInput: // part of a line: goes on in the worker's buffer
@@ -249,21 +307,22 @@ func (w *worker) readDraft(c *conn) []byte {
 	dst := w.s.Next(&c.up.draft)
 	if len(dst) == 0 {
 		w.failUpload(c, c.up.draft.Remaining())
-		n, errno := w.receive(c, w.input)
+		n, errno := w.receive(c, w.inputs[w.buf])
 		w.wasRead(c, n, errno)
-		return w.input[:n]
+		return w.inputs[w.buf][:n]
 	}
-	n, errno := w.receive(c, dst, w.input)
+	n, errno := w.receive(c, dst, w.inputs[w.buf])
 	if !w.wasRead(c, n, errno) {
 		return nil
 	}
 	block := min(n, len(dst))
 	c.up.draft.Wrote(block)
-	return w.input[:n-block]
+	return w.inputs[w.buf][:n-block]
 }
 
 // receive fills bufs, one after the other, with what the client has sent.
 func (w *worker) receive(c *conn, bufs ...[]byte) (int, unix.Errno) {
+	w.s.Expect(nil) // of keys that lay there
 	if c.tls != nil {
 		return c.tls.read(bufs...)
 	}
@@ -333,6 +392,9 @@ func (w *worker) serve(c *conn, in []byte) []byte {
 		if c.protocol == ProtocolAuto {
 			c.detect(in[0])
 		}
+		if w.s.Expecting() == 0 {
+			w.lookAhead(c, in)
+		}
 		if !c.auth.done {
 			n := w.authenticate(c, in)
 			if n == 0 {
@@ -366,6 +428,24 @@ func (w *worker) serve(c *conn, in []byte) []byte {
 		reqs++
 		w.execute(c)
 	}
+}
+
+// lookAhead tells the session which keys the requests in in are about. One alone gains nothing by it.
+func (w *worker) lookAhead(c *conn, in []byte) {
+	if keys := c.appendKeys(w.keys[:0], in); len(keys) > 1 {
+		w.s.Expect(keys)
+	}
+}
+
+// appendKeys appends the keys of requests at the start of in to keys, up to its capacity.
+func (c *conn) appendKeys(keys [][]byte, in []byte) [][]byte {
+	switch {
+	case c.up.kind != uploadNone || c.get.active || c.dump != nil || len(in) == 0:
+		return keys // it goes on with something else
+	case in[0] == netproto.BinaryMagic:
+		return netproto.AheadBinary(keys, in)
+	}
+	return netproto.Ahead(keys, in)
 }
 
 // upload takes what in has of the data block and returns the rest. When c.up.kind is uploadNone afterwards, the block is complete and
@@ -438,9 +518,9 @@ func (w *worker) keep(c *conn, own bool, rest []byte) {
 		if c.dead = !w.mayHold(c, inputSize); c.dead {
 			return
 		}
-		w.hold(c, w.input)
+		w.hold(c, w.inputs[w.buf])
 		c.in = rest
-		w.input = w.pool.get(inputSize)
+		w.inputs[w.buf] = w.pool.get(inputSize)
 	default:
 		if c.dead = !w.mayHold(c, smallInput); c.dead {
 			return
@@ -468,6 +548,7 @@ func (w *worker) hold(c *conn, base []byte) {
 
 func (w *worker) releaseInput(c *conn) {
 	if c.base != nil {
+		w.s.Expect(nil)
 		if len(c.base) > inputSize {
 			w.srv.longLines.Add(-int64(len(c.base)))
 		}

@@ -8,7 +8,7 @@ import (
 // execute serves w.req, the one request that was just parsed. A get and a data block may go on after it: c.get and c.up say so.
 func (w *worker) execute(c *conn) {
 	req := &w.req
-	c.lastCmd.Store(w.srv.clock.Load())
+	c.used(w.srv.clock.Load())
 	switch req.Verb {
 	case netproto.VerbGet, netproto.VerbGets, netproto.VerbGat, netproto.VerbGats:
 		c.get = getState{active: true, verb: req.Verb, exptime: req.Exptime, keys: req.Keys}
@@ -123,6 +123,9 @@ func (w *worker) replyNumber(n uint64, st hearth.Status) {
 func (w *worker) answerGet(c *conn) bool {
 	g := &c.get
 	for range keysPerTurn {
+		if w.s.Expecting() == 0 {
+			w.expectKeys(g.keys)
+		}
 		before := g.keys
 		key, ok := g.keys.Next()
 		if !ok {
@@ -156,6 +159,21 @@ func (w *worker) answerGet(c *conn) bool {
 		w.appendValue(it)
 	}
 	return false
+}
+
+// expectKeys tells the session the next keys of a get.
+func (w *worker) expectKeys(from netproto.Keys) {
+	keys := w.keys[:0]
+	for len(keys) < cap(keys) {
+		key, ok := from.Next()
+		if !ok {
+			break
+		}
+		keys = append(keys, key)
+	}
+	if len(keys) > 1 {
+		w.s.Expect(keys)
+	}
 }
 
 // appendValue answers with a value and the line end behind it.

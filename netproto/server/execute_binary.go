@@ -36,7 +36,7 @@ type binaryUpload struct {
 // executeBinary serves w.bin, the one packet that was just parsed. A data block may go on after it: c.up says so.
 func (w *worker) executeBinary(c *conn) {
 	req := &w.bin
-	c.lastCmd.Store(w.srv.clock.Load())
+	c.used(w.srv.clock.Load())
 	if w.verbose {
 		w.srv.o.Logger.Debug("server: request", "fd", c.fd, "opcode", req.Opcode, "key", string(req.Key), "value", req.Size)
 	}
@@ -242,6 +242,7 @@ func (w *worker) finishBinaryUpload(c *conn) {
 func (w *worker) statsBinary(c *conn) {
 	req, s := &w.bin, w.srv
 	l := lister{dst: w.o.small, row: req.AppendStat}
+	w.s.Publish()
 	switch args := bytes.Fields(req.Key); {
 	case s.listStats(&l, c, subCommand(args)):
 	case string(args[0]) == "reset":

@@ -39,6 +39,7 @@ func (w *worker) flush(c *conn) bool {
 	if !w.o.pending() && !c.tls.pending() {
 		return true
 	}
+	w.s.Publish() // before anybody can know that it was done
 	var done bool
 	if c.udp != nil {
 		done = w.collect(c)

@@ -21,6 +21,7 @@ import (
 // resets. As there, words behind the sub-command are ignored.
 func (w *worker) stats(dst []byte, c *conn, args [][]byte) []byte {
 	l := lister{dst: dst, row: netproto.AppendStat}
+	w.s.Publish()
 	if w.srv.listStats(&l, c, subCommand(args)) {
 		return append(l.dst, netproto.End...)
 	}

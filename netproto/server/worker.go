@@ -30,13 +30,16 @@ type worker struct {
 	ready  []*conn // have input that was read but not served: -R, or a long get
 	spare  []*conn // ready's other buffer
 
-	input  []byte                 // inputSize bytes; filled and used up within one turn
+	inputs [turnsAhead][]byte     // each of inputSize bytes; filled and used up within one turn
+	buf    int                    // the one of inputs that the turn at hand has
+	opened []opened               // turns that have begun; the first one's buffer is the first, and so on
 	pool   bufPool                // for input that outlives its turn
 	held   int                    // bytes of buffers that connections hold
 	o      output                 // replies of the turn that goes on
 	req    netproto.Request       // the request that is being served
 	bin    netproto.BinaryRequest // likewise, of a binary connection
 	item   hearth.Item
+	keys   [][]byte     // what the session expects, in the input
 	fetch  hearth.Fetch // of mg and me
 	metas  *metaUpload  // unused ones
 	pieces [][]byte
@@ -93,8 +96,7 @@ func (w *worker) run() {
 	w.counters.thread.Store(int64(unix.Gettid()))
 	w.s = w.srv.cache.NewSession()
 	w.events = make([]unix.EpollEvent, 256)
-	w.input = make([]byte, inputSize)
-	w.pool.all.Add(1)
+	w.makeBuffers()
 	w.startUDP()
 	for !w.stopping || w.live > 0 {
 		n := w.wait()
@@ -104,9 +106,10 @@ func (w *worker) run() {
 			if fd := int(w.events[i].Fd); fd == w.wake {
 				w.takeHanded()
 			} else if c := w.conns[fd]; c != nil && !c.queued { // a queued one has its turn below
-				w.turn(c, w.events[i].Events)
+				w.take(c, w.events[i].Events)
 			}
 		}
+		w.serveOpened()
 		w.queueWatchers()
 		queue := w.ready
 		w.ready = w.spare[:0]
@@ -138,6 +141,14 @@ func (w *worker) run() {
 		w.s.End()
 	}
 	w.s.Close()
+}
+
+func (w *worker) makeBuffers() {
+	for i := range w.inputs {
+		w.inputs[i] = make([]byte, inputSize)
+	}
+	w.pool.all.Add(int64(len(w.inputs)))
+	w.opened, w.keys = make([]opened, 0, turnsAhead), make([][]byte, 0, hearth.ExpectMost)
 }
 
 // wait returns the number of events. It waits only when there is nothing to do.
