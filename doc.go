@@ -61,7 +61,7 @@
 //	reclaimer.mu → a store class's mu  retired chunks go to the free lists in the order they were retired
 //	reclaimer.mu → an LRU class's lock marks of an item that was moved go to its copy when the last reader of the old one has left
 //	mover.mu → a class's locks         who asks for a page, and the automover, look at the classes; one lock of theirs at a time
-//	a store class's mu → Store.pageMu  a class without chunks takes a page
+//	a store class's adding → its mu, and Store.pageMu  a class without chunks takes a page; memory for it is had under none but adding
 //	a Sweeper's lock of a page → an LRU class's lock  a page's items are linked before anybody may take it for swept
 //	a Sweeper's lock of a page → a store class's mu   and its free chunks are listed
 //	a Sweeper's lock of a page → Sweeper.mu           what is left for the end is noted

@@ -34,7 +34,7 @@ const ClassIDs = 128
 
 // Store is the memory of a cache: pages, slab classes and their free chunks. Methods are safe for concurrent use unless they say otherwise.
 //
-// Lock order: a class's mu before pageMu; nothing else is taken under them.
+// Lock order: a class's adding before its mu and before pageMu; nothing else is taken under them.
 type Store struct {
 	arena  *Arena
 	file   *File // nil for anonymous and heap memory
@@ -69,6 +69,7 @@ type Store struct {
 type class struct {
 	shape
 	_         [64]byte // who looks at an item needs the shape, and not the line that each Alloc changes
+	adding    sync.Mutex
 	mu        sync.Mutex
 	freeHead  uint32 // chunk id
 	free      uint64 // chunks in the list, in the sieve, and left in the fresh page
@@ -521,22 +522,27 @@ func (s *Store) poison(ref Ref) {
 
 // AddPage assigns a free page to a class: one of the global pool, else a new one below the limit. A class without any page gets its first one
 // even above the limit, as in memcached, so that every size can be stored. False when there is none, or no memory for it.
+//
+// Getting memory for a page takes as long as a hundred sets, so it is not done under mu: others go on to free and to take chunks. Who comes second waits for
+// the first one's page rather than take another. The page mover may give the class its first page meanwhile: then it has one above the limit, as a class may.
 func (s *Store) AddPage(classID int) bool {
 	c := &s.classes[classID]
+	c.adding.Lock()
+	defer c.adding.Unlock()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.free > 0 {
+	free, first := c.free > 0, c.pages == 0
+	c.mu.Unlock()
+	if free {
 		return true // somebody else was faster
 	}
-	page := s.takePage(c.pages == 0)
+	page := s.takePage(first)
 	if page == 0 {
 		return false
 	}
-	if s.backPage(page, c.perPage) != nil {
+	if s.assign(page, classID) != nil {
 		s.putBack(page)
 		return false
 	}
-	s.assignLocked(page, c, classID)
 	return true
 }
 
