@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"os/user"
@@ -20,10 +21,14 @@ func compareCommand() *cli.Command {
 		Name:  "compare",
 		Usage: "put the same load on several servers in turn, and compare",
 		Description: "Every round starts each server anew, every second round in the opposite order. The first server is what the others are compared with: a ratio is taken\n" +
-			"within each round, and the median of the rounds is shown with the smallest and the largest. Without --server these are memcached and hearthd, one\n" +
-			"worker each, hearthd from beside mcbench or the PATH, its file in memory.",
+			"within each round, and the median of the rounds is shown with the smallest and the largest. Without --server these are memcached and hearthd,\n" +
+			"hearthd from beside mcbench or the PATH.",
 		Flags: append([]cli.Flag{
 			&cli.StringSliceFlag{Name: "server", Usage: "command `LINE` of a server, {port} in it, and {dir} for a directory in memory; several"},
+			&cli.IntFlag{Name: "workers", Value: 1, Usage: "-t of the servers; with more than one, servers and mcbench share all processors"},
+			&cli.IntFlag{Name: "memory", Value: 1024, Usage: "-m of the servers, in `MIB`"},
+			&cli.BoolFlag{Name: "file", Usage: "a third server: hearthd with its cache in a file in memory"},
+			&cli.Float64Flag{Name: "peak", Usage: "send at this `PERCENT` of the rate that the first server reaches by itself"},
 			&cli.IntFlag{Name: "rounds", Value: 5},
 			&cli.StringFlag{Name: "server-cpu", Usage: "`LIST` of processors for the servers, as in 0-3,6 (default: the first)"},
 			&cli.StringFlag{Name: "load-cpu", Usage: "`LIST` of processors for mcbench (default: the others)"},
@@ -35,7 +40,7 @@ func compareCommand() *cli.Command {
 }
 
 // defaultServers are memcached and hearthd with the same flags.
-func defaultServers() ([]string, error) {
+func defaultServers(c *cli.Context) ([]string, error) {
 	me, err := user.Current()
 	if err != nil {
 		return nil, err
@@ -51,8 +56,12 @@ func defaultServers() ([]string, error) {
 			return nil, fmt.Errorf("mcbench: compare: %w; name the servers with --server", err)
 		}
 	}
-	flags := " -u " + me.Username + " -l 127.0.0.1 -p {port} -U 0 -t 1 -m 1024"
-	return []string{"memcached" + flags, hearthd + flags + " -e {dir}/slab"}, nil
+	flags := fmt.Sprintf(" -u %s -l 127.0.0.1 -p {port} -U 0 -t %d -m %d", me.Username, c.Int("workers"), c.Int("memory"))
+	lines := []string{"memcached" + flags, hearthd + flags}
+	if c.Bool("file") {
+		lines = append(lines, hearthd+flags+" -e {dir}/slab")
+	}
+	return lines, nil
 }
 
 func compareLoads(c *cli.Context) error {
@@ -65,7 +74,7 @@ func compareLoads(c *cli.Context) error {
 	}
 	lines := c.StringSlice("server")
 	if len(lines) == 0 {
-		if lines, err = defaultServers(); err != nil {
+		if lines, err = defaultServers(c); err != nil {
 			return err
 		}
 	}
@@ -75,7 +84,7 @@ func compareLoads(c *cli.Context) error {
 	}
 	if own, err := ownCPUs(); err != nil {
 		return err
-	} else if len(own) > 1 {
+	} else if len(own) > 1 && c.Int("workers") == 1 {
 		if serverCPU == nil {
 			serverCPU = own[:1]
 		}
@@ -85,6 +94,16 @@ func compareLoads(c *cli.Context) error {
 	}
 	if err := loadCPU.pinSelf(); err != nil {
 		return err
+	}
+	if percent := c.Float64("peak"); percent != 0 {
+		if !(percent > 0 && percent <= 100) || l.Rate != 0 {
+			return fmt.Errorf("mcbench: compare: --peak %v: want more than 0 and 100 at most, and no --rate beside it", percent)
+		}
+		r, err := l.onFresh(lines[0], serverCPU, "peak: ")
+		if err != nil {
+			return err
+		}
+		l.Rate = math.Round(r.PerSecond * percent / 100)
 	}
 	rounds := make([][]result, len(lines))
 	for round := range c.Int("rounds") {
@@ -166,6 +185,7 @@ var figures = []struct {
 	{"p50 us", func(r *result) float64 { return r.Latency.P50 }},
 	{"p99 us", func(r *result) float64 { return r.Latency.P99 }},
 	{"p99.9 us", func(r *result) float64 { return r.Latency.P999 }},
+	{"longest us", func(r *result) float64 { return r.Latency.Max }},
 	{"VmRSS MB", func(r *result) float64 { return float64(r.Resident) / (1 << 20) }},
 	{"server busy %", func(r *result) float64 { return 100 * r.Busy }},
 	{"load busy %", func(r *result) float64 { return 100 * r.LoadBusy }},
@@ -205,6 +225,9 @@ func short(v float64) string {
 
 func (all *comparison) write(out io.Writer) error {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	if all.Load.Rate > 0 {
+		fmt.Fprintf(out, "at %.0f requests a second\n", all.Load.Rate)
+	}
 	fmt.Fprintf(t, "median (lowest to highest)\t")
 	for i, s := range all.Servers {
 		fmt.Fprintf(t, "%s\t", s.Server)

@@ -35,6 +35,7 @@ type load struct {
 	Duration time.Duration `json:"duration_ns"`
 	Requests int64         `json:"requests"` // 0: as many as there is time for
 	Rate     float64       `json:"rate"`     // requests a second, 0: each connection sends when it has its answers
+	Upkeep   bool          `json:"upkeep"`   // crawls and page moves meanwhile
 	Timeout  time.Duration `json:"timeout_ns"`
 	Seed     uint64        `json:"seed"`
 }

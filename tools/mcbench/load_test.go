@@ -227,8 +227,10 @@ func TestBadFlagsAreRefusedInOneLine(t *testing.T) {
 			t.Errorf("%v: got %q, %v, want one line", flags, out, err)
 		}
 	}
-	if _, err := mcbench(t, "compare", "--rounds", "0"); err == nil {
-		t.Error("compare --rounds 0: not refused")
+	for _, flags := range [][]string{{"--rounds", "0"}, {"--peak", "101"}, {"--peak", "-1"}, {"--peak", "50", "--rate", "5"}} {
+		if _, err := mcbench(t, append([]string{"compare", "--server", "false {port}"}, flags...)...); err == nil || strings.Contains(err.Error(), "ended at its start") {
+			t.Errorf("compare %v: not refused: %v", flags, err)
+		}
 	}
 }
 
@@ -251,6 +253,25 @@ func TestSizesFollowTheirDistribution(t *testing.T) {
 				t.Errorf("%s: got %d of size %d, want about %d", s, got[size], size, count)
 			}
 		}
+	}
+}
+
+// TestUpkeepAsksForCrawlsAndMoves runs a load with it for long enough that the server was asked.
+func TestUpkeepAsksForCrawlsAndMoves(t *testing.T) {
+	for _, line := range serverLines(t, "-m 64") {
+		s := started(t, line)
+		r := mcbenchJSON[result](t, "run", "--json", "--addr", s.addr, "--conns", "2", "--keys", "1000", "--warm-up", "0s", "--duration", "2500ms", "--rate", "500", "--upkeep")
+		if n := s.number(t, "lru_crawler_starts"); n == 0 || r.Requests == 0 {
+			t.Errorf("%s: %d crawls beside %d requests", s.name, n, r.Requests)
+		}
+	}
+}
+
+func TestPeakIsAShareOfWhatTheFirstServerReaches(t *testing.T) {
+	line := serverLines(t, "-m 64")[0]
+	all := mcbenchJSON[comparison](t, "compare", "--json", "--server", line, "--rounds", "1", "--conns", "2", "--keys", "1000", "--warm-up", "0s", "--duration", "500ms", "--peak", "10")
+	if r := all.Servers[0].Rounds[0]; all.Load.Rate <= 0 || r.PerSecond > 1.5*all.Load.Rate {
+		t.Errorf("%v requests a second, want about %v", r.PerSecond, all.Load.Rate)
 	}
 }
 

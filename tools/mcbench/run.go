@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,8 +23,13 @@ var presets = map[string]map[string]string{
 	"multiget100": {"multiget": "100", "sets": "0"},
 	"sets16":      {"pipeline": "16", "sets": "100"},
 	"large":       {"size": "102400", "keys": "4000"},
+	"large10k":    {"size": "10240", "keys": "50000", "sets": "0"},
 	"meta16":      {"pipeline": "16", "protocol": "meta"},
 	"binaryq":     {"multiget": "100", "sets": "0", "protocol": "binary"},
+	"keys20m":     {"multiget": "100", "sets": "0", "keys": "20000000", "memory": "6144"},
+	"workers2":    {"pipeline": "16", "workers": "2", "threads": "2", "conns": "100"},
+	"latency":     {"peak": "50"},
+	"maintenance": {"fill": "false", "keys": "3000000", "sets": "50", "size": "mixed", "ttl": "5-60", "zipf": "0.9", "rate": "20000", "duration": "1m", "upkeep": "true", "memory": "256"},
 }
 
 func presetNames() string {
@@ -56,6 +62,7 @@ func loadFlags() []cli.Flag {
 		&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "load that counts; with --requests the first of the two ends it"},
 		&cli.Int64Flag{Name: "requests", Usage: "load that counts, as a number of requests"},
 		&cli.Float64Flag{Name: "rate", Usage: "`REQUESTS` a second, whatever the server does; latencies count from the time a request was to be sent; 0: as fast as answers come"},
+		&cli.BoolFlag{Name: "upkeep", Usage: "ask the server for a crawl of all items and a page move every second meanwhile"},
 		&cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: "of an answer"},
 		&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "makes other requests"},
 		&cli.BoolFlag{Name: "json"},
@@ -69,6 +76,9 @@ func loadOf(c *cli.Context) (*load, error) {
 			return nil, fmt.Errorf("mcbench: --preset %q: want one of %s", name, presetNames())
 		}
 		for flag, value := range preset {
+			if !slices.ContainsFunc(c.Command.Flags, func(f cli.Flag) bool { return f.Names()[0] == flag }) {
+				continue // compare's alone
+			}
 			if !c.IsSet(flag) {
 				if err := c.Set(flag, value); err != nil {
 					return nil, err
@@ -79,7 +89,7 @@ func loadOf(c *cli.Context) (*load, error) {
 	l := &load{Protocol: c.String("protocol"), Conns: c.Int("conns"), Threads: c.Int("threads"), Pipeline: c.Int("pipeline"), Multiget: c.Int("multiget"),
 		Sets: c.Float64("sets"), Deletes: c.Float64("deletes"), Keys: c.Uint64("keys"), KeyLen: c.Int("key-length"), Zipf: c.Float64("zipf"),
 		Size: c.String("size"), TTL: c.String("ttl"), Fill: c.Bool("fill"), WarmUp: c.Duration("warm-up"), Duration: c.Duration("duration"),
-		Requests: c.Int64("requests"), Rate: c.Float64("rate"), Timeout: c.Duration("timeout"), Seed: c.Uint64("seed")}
+		Requests: c.Int64("requests"), Rate: c.Float64("rate"), Timeout: c.Duration("timeout"), Upkeep: c.Bool("upkeep"), Seed: c.Uint64("seed")}
 	return l, l.validate()
 }
 
@@ -182,8 +192,12 @@ func (l *load) on(addr string, pid process, label string) (result, error) {
 		return result{}, err
 	}
 	ownBefore, _ := self.cpu()
+	done := func() error { return nil }
+	if l.Upkeep {
+		done = startUpkeep(addr)
+	}
 	took, err := all.run(phase{duration: l.Duration, requests: l.Requests, rate: l.Rate, depth: l.Pipeline}, show("load"))
-	if err != nil {
+	if err = errors.Join(err, done()); err != nil {
 		return result{}, err
 	}
 	cpuAfter, err := pid.cpu()
