@@ -13,7 +13,11 @@ func TestExpectChangesNoOutcome(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	s := session(t, c)
 	const n = 1000
 	in(s, func() {

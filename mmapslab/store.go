@@ -409,6 +409,9 @@ func (s *Store) PerPage(page uint32) int { return int(s.classes[s.classOf[page].
 func (s *Store) AppendLines(offsets []int64, ref Ref) []int64 {
 	const line, most = 64, 256 // bytes; what is behind them the processor fetches by itself, once it sees them read in order
 	from, size := ref.Offset(), int64(s.ChunkSize(ref))
+	if size == 0 {
+		return offsets
+	}
 	for at := from &^ (line - 1); at < from+min(size, most); at += line {
 		offsets = append(offsets, at)
 	}

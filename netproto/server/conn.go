@@ -430,8 +430,11 @@ func (w *worker) serve(c *conn, in []byte) []byte {
 	}
 }
 
-// lookAhead tells the session which keys the requests in in are about. One alone gains nothing by it.
+// lookAhead tells the session which keys the requests in in are about. One alone gains nothing by it, and the keys of a get answerGet tells.
 func (w *worker) lookAhead(c *conn, in []byte) {
+	if in[0] != netproto.BinaryMagic && bytes.IndexByte(in, '\n') == len(in)-1 {
+		return
+	}
 	if keys := c.appendKeys(w.keys[:0], in); len(keys) > 1 {
 		w.s.Expect(keys)
 	}
