@@ -125,8 +125,11 @@ func (c *Cache) round() (moved int) {
 	busy = c.movePages() || busy
 	busy = c.fitIndex(time.Now()) || busy
 	c.recl.collect()
-	if busy {
+	switch {
+	case busy:
 		moved = max(moved, keeperMuch)
+	case c.recl.waiting.Load() > 0: // perhaps nobody else comes to collect it
+		moved = max(moved, 1)
 	}
 	return moved
 }

@@ -129,7 +129,7 @@ func TestSurvivesPartialWritesAnywhere(t *testing.T) {
 		t.Fatal("the bytes differ")
 	}
 	c.ask("version\r\n", "VERSION 1.6.42\r\n")
-	until(t, "pins to be undone", func() bool { return r.usedChunks() == used })
+	until(t, "pins to be undone", func() bool { return r.usedChunks() <= used }) // less where a replaced value was not free yet
 }
 
 func TestASlowReaderKeepsItsValueAndCostsNobodyElse(t *testing.T) {
