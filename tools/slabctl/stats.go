@@ -5,6 +5,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"hearth/lru"
 	"hearth/mmapslab"
 )
 
@@ -70,7 +71,9 @@ func statsItems(n *census, stat func(name string, value any)) {
 		s := func(name string, value any) { stat(fmt.Sprintf("items:%d:%s", r.ID, name), value) }
 		s("number", r.items.Items)
 		for i, name := range segments {
-			s("number_"+name, r.lists[i].Items)
+			if i != lru.Temp || r.lists[i].Items > 0 { // the server has it with -o temporary_ttl alone
+				s("number_"+name, r.lists[i].Items)
+			}
 		}
 		s("age_hot", r.oldest[0])
 		s("age_warm", r.oldest[1])
