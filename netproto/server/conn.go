@@ -426,6 +426,7 @@ func (w *worker) serve(c *conn, in []byte) []byte {
 		}
 		in = in[n:]
 		reqs++
+		w.latency.seen[verbKinds[w.req.Verb]]++
 		w.execute(c)
 	}
 }

@@ -130,6 +130,7 @@ func (w *worker) answerGet(c *conn) bool {
 		key, ok := g.keys.Next()
 		if !ok {
 			g.active = false
+			w.latency.seen[kindGet]++
 			w.o.small = append(w.o.small, netproto.End...)
 			return true
 		}
@@ -216,6 +217,7 @@ func (w *worker) prepare(c *conn, mode hearth.Mode, command string, noreply bool
 
 // finishUpload stores the complete data block, if it ends as it must.
 func (w *worker) finishUpload(c *conn) {
+	w.latency.seen[kindSet]++
 	if c.protocol == ProtocolBinary {
 		w.finishBinaryUpload(c)
 		return

@@ -44,6 +44,7 @@ func (w *worker) executeBinary(c *conn) {
 		w.refuseBinary(c)
 		return
 	}
+	w.latency.seen[opKinds[req.Op]]++
 	switch req.Op {
 	case netproto.OpGet, netproto.OpGetK:
 		w.logLookup(req.Key)

@@ -872,7 +872,7 @@ func TestRowsAreThoseOfStats(t *testing.T) {
 	r := start(t)
 	c := dial(t, r.addr)
 	c.ask("set a 0 0 1\r\nx\r\nget a\r\n", "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n")
-	for _, name := range []string{"", "settings", "items", "slabs", "workers"} {
+	for _, name := range []string{"", "settings", "items", "slabs", "workers", "latency"} {
 		told := c.stats(strings.TrimRight(" "+name, " "))
 		n := 0
 		if !r.srv.Rows(name, func(row, value string) {
@@ -880,7 +880,7 @@ func TestRowsAreThoseOfStats(t *testing.T) {
 			switch want, ok := told[row]; {
 			case !ok:
 				t.Errorf("stats %s has no row %s", name, row)
-			case strings.HasPrefix(row, "bytes") || strings.Contains(row, ":bytes_") || strings.Contains(row, "cpu_us") || strings.HasPrefix(row, "rusage"):
+			case name == "latency" || strings.HasPrefix(row, "bytes") || strings.Contains(row, ":bytes_") || strings.Contains(row, "cpu_us") || strings.HasPrefix(row, "rusage"):
 			case row == "time" || row == "uptime" || strings.Contains(row, "juggles") || strings.Contains(row, "crawler") || strings.Contains(row, "moves_to") || strings.Contains(row, "number_") || strings.Contains(row, "age"):
 			case value != want:
 				t.Errorf("stats %s: %s is %q, Rows say %q", name, row, want, value)
@@ -912,4 +912,71 @@ func TestStatsWorkersTellTheLoadOfEach(t *testing.T) {
 	}
 	b.Close()
 	until(t, "the connection to be gone", func() bool { return a.stats(" workers")["1:curr_connections"] == "0" })
+}
+
+func TestStatsLatencyCountsEachRequestOnce(t *testing.T) {
+	r := start(t)
+	c := dial(t, r.addr)
+	c.ask("set a 0 0 1\r\nx\r\nset n 0 0 1 noreply\r\n1\r\nget a\r\nget a n none\r\ngat 9 a\r\nincr n 1\r\ndecr n 1 noreply\r\ntouch a 9\r\ndelete a\r\nms b 1\r\nx\r\nmg b\r\nma n\r\nmd b\r\nmn\r\nbad\r\n",
+		"STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\nVALUE a 0 1\r\nx\r\nVALUE n 0 1\r\n1\r\nEND\r\nVALUE a 0 1\r\nx\r\nEND\r\n2\r\nTOUCHED\r\nDELETED\r\nHD\r\nHD\r\nHD\r\nHD\r\nMN\r\nERROR\r\n")
+	b := dial(t, r.addr)
+	io.WriteString(b, "\x80\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00n"+ // get
+		"\x80\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00") // noop
+	if _, err := io.ReadFull(b.r, make([]byte, 24+4+1+24)); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"get": "5", "set": "3", "delete": "2", "arithmetic": "3", "touch": "1"}
+	var st map[string]string
+	until(t, "the iterations to end", func() bool { // what a reply tells is counted just after it
+		st = c.stats(" latency")
+		return st["get:count"] == want["get"]
+	})
+	for kind, n := range want {
+		if st[kind+":count"] != n || st[kind+":under_8388608us"] != n {
+			t.Errorf("%s: %s, of which %s within 8 s, want %s", kind, st[kind+":count"], st[kind+":under_8388608us"], n)
+		}
+	}
+	number := func(name string) float64 {
+		n, err := strconv.ParseFloat(st[name], 64)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return n
+	}
+	for kind := range want {
+		last := 0.0
+		for octave := range 24 {
+			n := number(fmt.Sprintf("%s:under_%dus", kind, 1<<octave))
+			if n < last {
+				t.Errorf("%s: fewer under %d us than under half of it", kind, 1<<octave)
+			}
+			last = n
+		}
+		p50, p99, most, sum := number(kind+":p50_us"), number(kind+":p99_us"), number(kind+":max_us"), number(kind+":sum_us")
+		if p50 <= 0 || p50 > p99 || p99 > most || sum <= 0 || sum > most*number(kind+":count") {
+			t.Errorf("%s: half in %v us, 99 of 100 in %v, all in %v, all together %v", kind, p50, p99, most, sum)
+		}
+	}
+	c.ask("stats reset\r\n", "RESET\r\n")
+	if st = c.stats(" latency"); st["get:count"] != "0" || st["get:max_us"] != "0.000" {
+		t.Errorf("after a reset: %v", st)
+	}
+}
+
+// What a slow client takes to send its data block, or to read a value, is no latency of the server's.
+func TestSlowClientsMakeNoRequestSlow(t *testing.T) {
+	r := start(t)
+	c, other := dial(t, r.addr), dial(t, r.addr)
+	c.send("set a 0 0 10\r\n01234")
+	began := time.Now()
+	until(t, "a good while to pass in which others are served", func() bool {
+		other.ask("mn\r\n", "MN\r\n")
+		return time.Since(began) > 200*time.Millisecond
+	})
+	c.ask("56789\r\n", "STORED\r\n")
+	var st map[string]string
+	until(t, "the iteration to end", func() bool { st = c.stats(" latency"); return st["set:count"] == "1" })
+	if us, _ := strconv.ParseFloat(st["set:max_us"], 64); us <= 0 || us >= float64(time.Since(began).Microseconds()) {
+		t.Errorf("the set took %v us, its client %v", us, time.Since(began))
+	}
 }

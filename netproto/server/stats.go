@@ -62,6 +62,8 @@ func (s *Server) listStats(l *lister, asking *conn, name string) bool {
 		s.sizes(l)
 	case "workers":
 		s.workerStats(l)
+	case "latency":
+		s.latencyStats(l)
 	default:
 		return false
 	}
@@ -122,6 +124,7 @@ func (s *Server) resetStats() {
 		w.counters.flushesRefused.Store(0)
 		w.counters.tlsErrors.Store(0)
 		w.counters.readBufOOM.Store(0)
+		w.latency.reset()
 	}
 }
 

@@ -67,7 +67,8 @@ type worker struct {
 
 		thread, conns atomic.Int64 // the thread's id, and the client connections now
 	}
-	_ [64]byte
+	_       [64]byte
+	latency latencies
 }
 
 // handed is a socket for a worker, and what its listener knows of it.
@@ -100,6 +101,7 @@ func (w *worker) run() {
 	w.startUDP()
 	for !w.stopping || w.live > 0 {
 		n := w.wait()
+		w.latency.begin()
 		w.verbose = w.srv.verbosity.Load() >= 2
 		w.s.Begin()
 		for i := range w.events[:n] {
@@ -138,6 +140,7 @@ func (w *worker) run() {
 		} else if w.stopping && time.Now().After(w.deadline) {
 			w.letGoWhere(func(*conn) bool { return true })
 		}
+		w.latency.end()
 		w.s.End()
 	}
 	w.s.Close()

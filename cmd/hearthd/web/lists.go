@@ -14,6 +14,7 @@ type lists struct {
 	Items    map[string]rows `json:"items"`
 	Slabs    map[string]rows `json:"slabs"`
 	Workers  map[string]rows `json:"workers"`
+	Latency  map[string]rows `json:"latency"`
 }
 
 // rows are one list, or of one the rows of a class or a worker.
@@ -49,6 +50,8 @@ func (s *Site) lists(names ...string) (l lists, ok bool) {
 				l.Slabs = flat.byGroup()
 			case "workers":
 				l.Workers = flat.byGroup()
+			case "latency":
+				l.Latency = flat.byGroup()
 			}
 		}
 		return true
@@ -57,7 +60,7 @@ func (s *Site) lists(names ...string) (l lists, ok bool) {
 }
 
 // all are the names of the lists.
-var all = []string{"", "settings", "items", "slabs", "workers"}
+var all = []string{"", "settings", "items", "slabs", "workers", "latency"}
 
 // byGroup takes items:5:number and 5:chunk_size apart. Rows of no group are left out: what they tell is in plain stats too.
 func (flat rows) byGroup() map[string]rows {

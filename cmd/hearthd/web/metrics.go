@@ -217,6 +217,8 @@ var tables = []struct {
 	{ofWorkers, "worker", func(l *lists) map[string]rows { return l.Workers }},
 }
 
+var latency = prometheus.NewDesc("hearth_request_duration_seconds", "Time from when a worker learns of a request to when all replies of that iteration are written.", []string{"command"}, nil)
+
 var up = prometheus.NewDesc("memcached_up", "Whether the server answers.", nil, nil)
 
 // collector reads the lists once for each scrape.
@@ -224,6 +226,7 @@ type collector struct{ site *Site }
 
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- up
+	ch <- latency
 	for _, t := range tables {
 		for _, f := range t.families {
 			ch <- f.desc(t.label)
@@ -242,6 +245,19 @@ func (f *family) desc(group string) *prometheus.Desc {
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	l, ok := c.site.lists(all...)
 	ch <- prometheus.MustNewConstMetric(up, prometheus.GaugeValue, number(ok))
+	for command, rs := range l.Latency {
+		count, _ := rs.number("count")
+		sum, _ := rs.number("sum_us")
+		buckets := map[float64]uint64{}
+		for key := range rs {
+			if bound, ok := strings.CutPrefix(key, "under_"); ok {
+				us, _ := strconv.ParseFloat(strings.TrimSuffix(bound, "us"), 64)
+				n, _ := rs.number(key)
+				buckets[us/1e6] = uint64(n)
+			}
+		}
+		ch <- prometheus.MustNewConstHistogram(latency, uint64(count), sum/1e6, buckets, command)
+	}
 	for _, t := range tables {
 		for group, rs := range t.groups(&l) {
 			for _, f := range t.families {

@@ -291,6 +291,16 @@ func TestMetricsAreTheValuesOfStats(t *testing.T) {
 		got[`hearth_restart_info{kind="cold",reason="`+stats["restart_reason"]+`"}`] != 1 {
 		t.Errorf("up %v, version, build or restart are wrong: %v", got["memcached_up"], got)
 	}
+	latency := r.rows("latency")
+	for _, command := range []string{"get", "set", "delete", "arithmetic", "touch"} {
+		labels := `{command="` + command + `"}`
+		check("hearth_request_duration_seconds_count"+labels, latency[command+":count"])
+		check(`hearth_request_duration_seconds_bucket{command="`+command+`",le="0.001024"}`, latency[command+":under_1024us"])
+		us, _ := strconv.ParseFloat(latency[command+":sum_us"], 64)
+		if s := got["hearth_request_duration_seconds_sum"+labels]; s < us/1e6*0.999 || s > us/1e6*1.001 || s == 0 {
+			t.Errorf("%s: %v s together, stats say %v us", command, s, us)
+		}
+	}
 	sum := 0.0
 	for sample, v := range got {
 		if strings.HasPrefix(sample, "hearth_worker_read_bytes_total{") {
@@ -323,8 +333,8 @@ func TestJSONHasTheListsOfStats(t *testing.T) {
 	stats, slabs := r.rows(""), r.rows("slabs")
 	_, body, h := r.get("/stats.json")
 	var l struct {
-		Stats, Settings       map[string]any
-		Items, Slabs, Workers map[string]map[string]float64
+		Stats, Settings                map[string]any
+		Items, Slabs, Workers, Latency map[string]map[string]float64
 	}
 	if err := json.Unmarshal([]byte(body), &l); err != nil || h.Get("Content-Type") != "application/json" {
 		t.Fatalf("%v, %s\n%s", err, h.Get("Content-Type"), body)
@@ -332,8 +342,8 @@ func TestJSONHasTheListsOfStats(t *testing.T) {
 	if got := fmt.Sprint(l.Stats["curr_items"]); got != stats["curr_items"] {
 		t.Errorf("curr_items %s, stats say %s", got, stats["curr_items"])
 	}
-	if l.Stats["version"] != stats["version"] || l.Settings["slab_reassign"] != "yes" || len(l.Workers) != 2 {
-		t.Errorf("version %v, slab_reassign %v, %d workers", l.Stats["version"], l.Settings["slab_reassign"], len(l.Workers))
+	if l.Stats["version"] != stats["version"] || l.Settings["slab_reassign"] != "yes" || len(l.Workers) != 2 || l.Latency["set"]["count"] < 40 {
+		t.Errorf("version %v, slab_reassign %v, %d workers, latency %v", l.Stats["version"], l.Settings["slab_reassign"], len(l.Workers), l.Latency)
 	}
 	for class, rows := range l.Slabs {
 		if got := fmt.Sprint(rows["chunk_size"]); got != slabs[class+":chunk_size"] {
