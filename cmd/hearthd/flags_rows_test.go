@@ -264,11 +264,11 @@ func procFile(t testing.TB, p *proc, name string) string {
 	return string(text)
 }
 
-// listening are the addresses that the process listens on, in order, as "tcp 127.0.0.1:11211".
-func listening(t testing.TB, p *proc) (addrs []string) {
+// socketInodes are the inodes of a process's sockets, as /proc/net names them.
+func socketInodes(t testing.TB, pid int) map[string]bool {
 	t.Helper()
 	mine := map[string]bool{}
-	dir := fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid)
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -279,6 +279,13 @@ func listening(t testing.TB, p *proc) (addrs []string) {
 			mine[strings.TrimSuffix(inode, "]")] = true
 		}
 	}
+	return mine
+}
+
+// listening are the addresses that the process listens on, in order, as "tcp 127.0.0.1:11211".
+func listening(t testing.TB, p *proc) (addrs []string) {
+	t.Helper()
+	mine := socketInodes(t, p.cmd.Process.Pid)
 	for _, network := range []string{"tcp", "tcp6", "udp", "udp6"} {
 		for line := range strings.Lines(procFile(t, p, "net/"+network)) {
 			f := strings.Fields(line) // the local address is the second, the state the fourth, the inode the tenth

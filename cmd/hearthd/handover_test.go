@@ -705,3 +705,77 @@ func TestWithoutAFileThereIsNoHandOver(t *testing.T) {
 		t.Error("the value is gone")
 	}
 }
+
+// Who claims to hand over must be a server: a mark in the environment alone, or nonsense on the channel, is an end with a line, and the file stays as it was.
+func TestAStrangerHandsOverNothing(t *testing.T) {
+	slab := newFile(t)
+	p := startHearthd(t, "-e", slab)
+	store(t, p.addr, "k", "v")
+	p.stop(t, syscall.SIGTERM)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	socket := file(t, listener, err)
+	end := func(want string, code int, files []*os.File, args ...string) {
+		t.Helper()
+		p := launchAs(t, func(cmd *exec.Cmd) {
+			cmd.Env = append(os.Environ(), handOverMark+"=proto[ascii]")
+			cmd.ExtraFiles = files
+		}, append([]string{"-u", me()}, args...)...)
+		if got := p.wait(t); got != code || !strings.Contains(p.stderr.String(), want) {
+			t.Errorf("exit %d, want %d and %q in\n%s", got, code, want, p.stderr)
+		}
+	}
+	end("hearthd: HEARTHD_HANDOVER: ", exOSErr, nil)
+	end("hearthd: HEARTHD_HANDOVER: descriptor 3 is", exOSErr, []*os.File{tcpConn(t)})
+
+	for _, c := range []struct {
+		says []string
+		want string
+		code int
+	}{
+		{says: []string{wordStay}, code: 0},
+		{says: []string{"hello"}, want: `the old process says \"hello\", want connections`, code: exOSErr},
+		{says: []string{wordConns + "nonsense"}, want: "hearthd: hand-over: invalid character", code: exOSErr},
+		{says: []string{wordConns + `[{"Protocol":1}]`}, want: "0 descriptors of connections came, want 1", code: exOSErr},
+	} {
+		open, err := os.OpenFile(slab, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Flock(int(open.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			t.Fatal(err)
+		}
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs := os.NewFile(uintptr(pair[1]), "")
+		ours, err := packetConn(os.NewFile(uintptr(pair[0]), ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range c.says { // they wait in the channel
+			if _, err := ours.Write([]byte(word)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		end(strings.ReplaceAll(c.want, `\"`, `"`), c.code, []*os.File{theirs, open, socket}, "-e", slab)
+		ours.Close()
+		theirs.Close()
+		open.Close()
+	}
+	p = startHearthd(t, "-e", slab)
+	if kind := stat(t, p.addr, "restart_kind"); kind != "clean" || !holds(t, p.addr, "k", "v") {
+		t.Errorf("restart_kind %q\n%s", kind, p.stderr)
+	}
+}
+
+// tcpConn is a socket that is no channel.
+func tcpConn(t *testing.T) *os.File {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	return file(t, c, err)
+}

@@ -29,24 +29,13 @@ func TestFileAndSocketAreTheOwnersAlone(t *testing.T) {
 	p.stop(t, syscall.SIGTERM)
 }
 
-// socketLine is a line of /proc/net/tcp, udp and unix: what comes before the inode, of what listens or is bound.
-var (
-	inetLine  = regexp.MustCompile(`^ *\d+: ([0-9A-F]+):([0-9A-F]{4}) \S+ ([0-9A-F]{2}) \S+ \S+ \S+ +\d+ +\d+ (\d+) `)
-	socketRef = regexp.MustCompile(`^socket:\[(\d+)\]$`)
-)
+// inetLine is a line of /proc/net/tcp and udp, up to the inode.
+var inetLine = regexp.MustCompile(`^ *\d+: ([0-9A-F]+):([0-9A-F]{4}) \S+ ([0-9A-F]{2}) \S+ \S+ \S+ +\d+ +\d+ (\d+) `)
 
 // bound are the internet sockets of a process that strangers could send something to, as protocol and address.
 func bound(t *testing.T, pid int) (all []string) {
 	t.Helper()
-	own := map[string]bool{}
-	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-	for _, fd := range fds {
-		if to, err := os.Readlink(fd); err == nil {
-			if m := socketRef.FindStringSubmatch(to); m != nil {
-				own[m[1]] = true
-			}
-		}
-	}
+	own := socketInodes(t, pid)
 	const listening, unconnected = "0A", "07"
 	for _, protocol := range []string{"tcp", "tcp6", "udp", "udp6"} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, protocol))

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -46,8 +47,10 @@ func pick[T any](g lines, of ...T) T { return of[g.IntN(len(of))] }
 
 func (g lines) key() string { return pick(g, "a", "b", "c", "n", "n", "YQ==", "YmI=", "bm4=") }
 
+// number is never so large that counters reach 2^63 between two flushes: from there on 1.6.18 takes what lies in the memory behind a value for its sign. For those
+// numbers see TestCountsFrom2To63On.
 func (g lines) number() string {
-	return pick(g, "0", "1", "5", "10", "100", "18446744073709551615", "18446744073709551616", "-1", "x", "", "9", "2")
+	return pick(g, "0", "1", "5", "10", "100", "1000000000000", "18446744073709551616", "-1", "x", "", "9", "2")
 }
 
 // ttl is never so short that it could end during the test.
@@ -56,7 +59,7 @@ func (g lines) ttl() string {
 }
 
 func (g lines) value() string {
-	return pick(g, "1", "99", "7", "18446744073709551615", "abc", "", "0", "a longer value", strings.Repeat("v", g.IntN(300)))
+	return pick(g, "1", "99", "7", "1000000000000", "abc", "", "0", "a longer value", strings.Repeat("v", g.IntN(300)))
 }
 
 func (g lines) flags(command string) (flags string) {
@@ -69,7 +72,9 @@ func (g lines) flags(command string) (flags string) {
 			}
 		case "F":
 			flags += letter + pick(g, "0", "7", "4294967295", "x", "-1")
-		case "C", "J", "D":
+		case "C": // below or above all CAS ids of either server
+			flags += letter + pick(g, "0", "1", "5", "18446744073709551615", "18446744073709551616", "-1", "x", "")
+		case "J", "D":
 			flags += letter + g.number()
 		case "M":
 			if command == "ma" {
@@ -185,7 +190,7 @@ func differ(t *testing.T, seed uint64, n int) {
 	}
 	addr := startServer(t)
 	g := lines{rand.New(rand.NewPCG(seed, 0))}
-	reasons, skipped, unexplained, parted := map[string]int{}, 0, 0, false
+	reasons, skipped, unexplained := map[string]int{}, 0, 0
 	ours, theirs := newEndpoint(t, addr), newEndpoint(t, oracle)
 	for done := 0; done < n; {
 		requests := make([]string, 0, 60)
@@ -197,14 +202,13 @@ func differ(t *testing.T, seed uint64, n int) {
 			}
 			requests = append(requests, r)
 		}
-		if parted || done%6000 == 0 { // CAS ids are compared by their order; start afresh so that one slip does not follow on for ever
+		if done%6000 == 0 { // CAS ids are compared by their order; start afresh so that one slip does not follow on for ever
 			for _, e := range []*endpoint{ours, theirs} {
 				io.WriteString(e, "flush_all\r\n")
 				e.ask(t, g, []string{"mn\r\n"})
 				e.m = masker{numbers: map[string]int{}, last: map[string]string{}}
 			}
 		}
-		parted = false
 		split := g.Uint64()
 		got := ours.ask(t, lines{rand.New(rand.NewPCG(split, 1))}, requests)
 		want := theirs.ask(t, lines{rand.New(rand.NewPCG(split, 2))}, requests)
@@ -215,13 +219,6 @@ func differ(t *testing.T, seed uint64, n int) {
 			if plainKeys(got[i]) == plainKeys(want[i]) {
 				reasons["1.6.18 forgets that a key is binary when append or incr make a new item"]++
 				continue
-			}
-			if counts.MatchString(r) && strings.Contains(want[i], "non-numeric") && !strings.Contains(got[i], "non-numeric") {
-				// It does so by what lies in the memory behind, so it cannot be told in advance. From here on the two hold different values.
-				if reasons[minusBehind]++; reasons[minusBehind] <= 5 {
-					parted = true
-					break
-				}
 			}
 			if why := whyOther(r, got[i], want[i]); why != "" {
 				reasons[why]++
@@ -235,11 +232,6 @@ func differ(t *testing.T, seed uint64, n int) {
 	}
 	t.Logf("seed %d: %d requests, %d differences without a reason, %d not sent because the servers would part; with a reason: %v", seed, n, unexplained, skipped, reasons)
 }
-
-// minusBehind is rare: the memory behind a value seldom has a minus sign.
-const minusBehind = "1.6.18 looks for a minus sign behind the end of a value of 2^63 or more"
-
-var counts = regexp.MustCompile(`^(incr|decr|ma) `)
 
 var plainKeys = strings.NewReplacer(" kYQ== b", " ka", " kYmI= b", " kbb", " kbm4= b", " knn").Replace
 
@@ -263,4 +255,6 @@ func whyOther(request, ours, theirs string) string {
 	return ""
 }
 
-func TestAnswersRandomLinesAsMemcachedDoes(t *testing.T) { differ(t, 1, randomLines) }
+var linesSeed = flag.Uint64("lines.seed", 1, "seed of the lines that TestAnswersRandomLinesAsMemcachedDoes compares")
+
+func TestAnswersRandomLinesAsMemcachedDoes(t *testing.T) { differ(t, *linesSeed, randomLines) }

@@ -25,9 +25,7 @@ func (w *worker) execute(c *conn) {
 	case netproto.VerbCas:
 		w.store(c, hearth.CAS)
 	case netproto.VerbDelete:
-		if w.srv.prefixes.on.Load() {
-			w.srv.prefixes.delete(req.Key)
-		}
+		w.srv.prefixes.delete(req.Key)
 		was := w.logLookup(req.Key)
 		st := w.s.Delete(req.Key)
 		w.logDelete(req.Key, st, netproto.LogDelete, was)
@@ -145,9 +143,7 @@ func (w *worker) answerGet(c *conn) bool {
 		} else {
 			st = w.s.Get(key, &w.item)
 		}
-		if w.srv.prefixes.on.Load() {
-			w.srv.prefixes.get(key, st == hearth.OK)
-		}
+		w.srv.prefixes.get(key, st == hearth.OK)
 		if st != hearth.OK {
 			continue
 		}
@@ -179,19 +175,13 @@ func (w *worker) expectKeys(from netproto.Keys) {
 
 // appendValue answers with a value and the line end behind it.
 func (w *worker) appendValue(it *hearth.Item) {
-	if it.Len() <= copyMax {
-		w.o.small = it.AppendValue(w.o.small)
-	} else {
-		w.o.setLarge(it)
-	}
+	w.o.value(it)
 	w.o.small = append(w.o.small, netproto.CRLF...)
 }
 
 // store starts the upload of a classic command's data block.
 func (w *worker) store(c *conn, mode hearth.Mode) {
-	if w.srv.prefixes.on.Load() {
-		w.srv.prefixes.set(w.req.Key)
-	}
+	w.srv.prefixes.set(w.req.Key)
 	w.prepare(c, mode, logCommands[mode], w.req.Noreply)
 }
 
@@ -200,8 +190,7 @@ func (w *worker) prepare(c *conn, mode hearth.Mode, command string, noreply bool
 	req, up := &w.req, &c.up
 	switch w.prepareLogged(&up.draft, mode, command, req.Key, req.Flags, req.Exptime, req.Size) {
 	case hearth.OK:
-		up.kind, up.noreply, up.ntail, up.cas = uploadStore, noreply, 0, req.CAS
-		up.since, up.size = w.srv.clock.Load(), req.Size
+		w.beginUpload(c, req.Size, req.CAS, noreply)
 		return true
 	case hearth.TooLarge:
 		up.reply = netproto.TooLarge
@@ -213,6 +202,13 @@ func (w *worker) prepare(c *conn, mode hearth.Mode, command string, noreply bool
 	}
 	w.dropBlock(c, int64(req.Size)+2, up.reply)
 	return false
+}
+
+// beginUpload has c read the data block of a draft that is prepared.
+func (w *worker) beginUpload(c *conn, size int, cas uint64, noreply bool) {
+	up := &c.up
+	up.kind, up.noreply, up.ntail, up.cas = uploadStore, noreply, 0, cas
+	up.since, up.size = w.srv.clock.Load(), size
 }
 
 // finishUpload stores the complete data block, if it ends as it must.

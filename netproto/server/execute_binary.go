@@ -63,9 +63,7 @@ func (w *worker) executeBinary(c *conn) {
 	case netproto.OpPrepend:
 		w.storeBinary(c, hearth.Prepend)
 	case netproto.OpDelete:
-		if w.srv.prefixes.on.Load() {
-			w.srv.prefixes.delete(req.Key)
-		}
+		w.srv.prefixes.delete(req.Key)
 		w.logLookup(req.Key)
 		w.replyBinary(w.s.MetaDelete(req.Key, &hearth.DeleteOptions{HasCAS: req.CAS != 0, CAS: req.CAS}), 0)
 	case netproto.OpIncr, netproto.OpDecr:
@@ -151,9 +149,7 @@ func binaryStatus(st hearth.Status) netproto.BinaryStatus {
 // getBinary answers get and touch packets. Hits are told by the quiet forms too, misses are not.
 func (w *worker) getBinary(st hearth.Status) {
 	req, it := &w.bin, &w.item
-	if w.srv.prefixes.on.Load() {
-		w.srv.prefixes.get(req.Key, st == hearth.OK)
-	}
+	w.srv.prefixes.get(req.Key, st == hearth.OK)
 	var key []byte
 	if req.Op == netproto.OpGetK || req.Op == netproto.OpGatK {
 		key = req.Key
@@ -168,11 +164,7 @@ func (w *worker) getBinary(st hearth.Status) {
 		w.o.small = req.AppendValue(w.o.small, nil, it.Flags, it.CAS, 0)
 	default:
 		w.o.small = req.AppendValue(w.o.small, key, it.Flags, it.CAS, it.Len())
-		if it.Len() <= copyMax {
-			w.o.small = it.AppendValue(w.o.small)
-		} else {
-			w.o.setLarge(it)
-		}
+		w.o.value(it)
 	}
 }
 
@@ -196,9 +188,7 @@ func (w *worker) countBinary() {
 // storeBinary starts the upload of w.bin's value.
 func (w *worker) storeBinary(c *conn, mode hearth.Mode) {
 	req, up := &w.bin, &c.up
-	if w.srv.prefixes.on.Load() {
-		w.srv.prefixes.set(req.Key)
-	}
+	w.srv.prefixes.set(req.Key)
 	switch w.prepareLogged(&up.draft, mode, netproto.LogNoCommand, req.Key, req.Flags, int64(req.Exptime), req.Size) {
 	case hearth.OK:
 	case hearth.TooLarge:
@@ -208,8 +198,7 @@ func (w *worker) storeBinary(c *conn, mode hearth.Mode) {
 		w.dropBinary(c, netproto.BinaryNoMemory, netproto.NoMemoryItemText)
 		return
 	}
-	up.kind, up.noreply, up.cas = uploadStore, req.Quiet, req.CAS
-	up.since, up.size = w.srv.clock.Load(), req.Size
+	w.beginUpload(c, req.Size, req.CAS, req.Quiet)
 	if up.cas != 0 && w.srv.cache.Options().NoCAS { // then memcached does not see that there is one
 		up.cas = 0
 	}

@@ -88,24 +88,15 @@ func (w *worker) finishMeta(c *conn) {
 		return
 	}
 	cas, st := w.commit(up, &m.store)
-	code, size := netproto.MetaOK, m.store.Size
-	switch st {
-	case hearth.OK:
-		if m.quiet {
-			return
-		}
-	case hearth.Exists:
-		code = netproto.MetaExists
-	case hearth.Miss:
-		code = netproto.MetaNotFound
-	case hearth.NotStored:
-		code = netproto.MetaNotStored
-	default:
+	code, size := metaCode(st), m.store.Size
+	switch {
+	case code == "":
 		w.o.small = append(w.o.small, netproto.NoMemoryStoring...)
 		return
-	}
-	if st != hearth.OK {
+	case st != hearth.OK:
 		cas, size = 0, m.size
+	case m.quiet:
+		return
 	}
 	dst := append(w.o.small, code...)
 	for _, letter := range m.order[:m.norder] {
@@ -170,7 +161,7 @@ func (w *worker) metaGet() {
 	}, got)
 	if st != hearth.OK { // without memory to touch or make the item it is a miss too
 		if !req.Noreply {
-			w.metaCode(netproto.MetaMiss)
+			w.replyCode(netproto.MetaMiss)
 		}
 		return
 	}
@@ -237,17 +228,8 @@ func (w *worker) metaDelete() {
 	if !req.Has('I') && !req.Has('x') { // else there is an item as before
 		w.logDelete(req.Key, st, netproto.LogMetaDelete, was)
 	}
-	switch st {
-	case hearth.OK:
-		if !req.Noreply {
-			w.metaCode(netproto.MetaOK)
-		}
-	case hearth.Exists:
-		w.metaCode(netproto.MetaExists)
-	case hearth.Miss:
-		w.metaCode(netproto.MetaNotFound)
-	default:
-		w.o.small = append(w.o.small, netproto.NoMemory...)
+	if !w.metaFailed(st) && !req.Noreply {
+		w.replyCode(netproto.MetaOK)
 	}
 }
 
@@ -259,22 +241,7 @@ func (w *worker) metaArith() {
 		Touch: req.Has('T'), Exptime: req.Exptime, NewCAS: req.NewCAS,
 	}
 	n, st := w.count(req.Key, &o, it)
-	switch st {
-	case hearth.OK:
-	case hearth.Miss:
-		w.metaCode(netproto.MetaNotFound)
-		return
-	case hearth.Exists:
-		w.metaCode(netproto.MetaExists)
-		return
-	case hearth.NonNumeric:
-		w.o.small = append(w.o.small, netproto.NonNumeric...)
-		return
-	default:
-		w.o.small = append(w.o.small, netproto.NoMemory...)
-		return
-	}
-	if req.Noreply {
+	if w.metaFailed(st) || req.Noreply {
 		return
 	}
 	dst := w.o.small
@@ -306,8 +273,38 @@ func (w *worker) metaArith() {
 	w.o.small = dst
 }
 
-// metaCode answers with a code and what the request wants back in any case.
-func (w *worker) metaCode(code string) {
+// metaCode is the code of a status, "" where an error line says it.
+func metaCode(st hearth.Status) string {
+	switch st {
+	case hearth.OK:
+		return netproto.MetaOK
+	case hearth.Exists:
+		return netproto.MetaExists
+	case hearth.Miss:
+		return netproto.MetaNotFound
+	case hearth.NotStored:
+		return netproto.MetaNotStored
+	}
+	return ""
+}
+
+// metaFailed answers an md or ma that failed, in spite of q; false: it did not.
+func (w *worker) metaFailed(st hearth.Status) bool {
+	switch code := metaCode(st); {
+	case st == hearth.OK:
+		return false
+	case code != "":
+		w.replyCode(code)
+	case st == hearth.NonNumeric:
+		w.o.small = append(w.o.small, netproto.NonNumeric...)
+	default:
+		w.o.small = append(w.o.small, netproto.NoMemory...)
+	}
+	return true
+}
+
+// replyCode answers with a code and what the request wants back in any case.
+func (w *worker) replyCode(code string) {
 	dst := append(w.o.small, code...)
 	for i := range w.req.MetaFlags {
 		dst = appendEcho(dst, &w.req, &w.req.MetaFlags[i])
@@ -331,7 +328,7 @@ func (w *worker) metaDebug() {
 	w.counters.metaCmds.Add(1)
 	w.logLookup(req.Key)
 	if w.s.MetaGet(req.Key, &hearth.GetOptions{Peek: true}, got) != hearth.OK {
-		w.metaCode(netproto.MetaMiss)
+		w.replyCode(netproto.MetaMiss)
 		return
 	}
 	w.o.small = netproto.AppendDebug(w.o.small, &netproto.Debug{

@@ -28,8 +28,14 @@ func (o *output) pending() bool { return len(o.small) > 0 || o.large }
 // due tells that it has to go out before the next request is served.
 func (o *output) due() bool { return o.large || o.now || len(o.small) >= flushAt }
 
-// setLarge puts a large value behind what is there.
-func (o *output) setLarge(it *hearth.Item) { o.large, o.item, o.split = true, *it, len(o.small) }
+// value puts a value behind what is there: a small one is copied, a large one goes out from where it lies.
+func (o *output) value(it *hearth.Item) {
+	if it.Len() <= copyMax {
+		o.small = it.AppendValue(o.small)
+	} else {
+		o.large, o.item, o.split = true, *it, len(o.small)
+	}
+}
 
 // flush sends w.o to c. False: not all of it went out, and the rest is in c.out, or c is dead. Then c must not be served on.
 func (w *worker) flush(c *conn) bool {

@@ -48,7 +48,26 @@ func (p *prefixStats) count(key []byte, f func(*prefixCounts)) {
 	f(n)
 }
 
+// get, set and delete count a request if it is on: the look at that is inlined.
 func (p *prefixStats) get(key []byte, hit bool) {
+	if p.on.Load() {
+		p.countGet(key, hit)
+	}
+}
+
+func (p *prefixStats) set(key []byte) {
+	if p.on.Load() {
+		p.count(key, func(n *prefixCounts) { n.sets++ })
+	}
+}
+
+func (p *prefixStats) delete(key []byte) {
+	if p.on.Load() {
+		p.count(key, func(n *prefixCounts) { n.deletes++ })
+	}
+}
+
+func (p *prefixStats) countGet(key []byte, hit bool) {
 	p.count(key, func(n *prefixCounts) {
 		n.gets++
 		if hit {
@@ -56,9 +75,6 @@ func (p *prefixStats) get(key []byte, hit bool) {
 		}
 	})
 }
-
-func (p *prefixStats) set(key []byte)    { p.count(key, func(n *prefixCounts) { n.sets++ }) }
-func (p *prefixStats) delete(key []byte) { p.count(key, func(n *prefixCounts) { n.deletes++ }) }
 
 func (p *prefixStats) reset() {
 	p.mu.Lock()
