@@ -199,3 +199,12 @@ func (c *Cache) Offset(key string) (item, value int64) {
 	}
 	return item, value
 }
+
+// LinkOffset returns where in the file the LRU's links of key's item are.
+func (c *Cache) LinkOffset(key string) int64 {
+	ref, ok := c.index.Find(c.store.Hasher().Sum([]byte(key)), []byte(key))
+	if !ok {
+		return 0
+	}
+	return int64(c.store.Super().Layout.Links) + int64(c.store.ID(ref))*8
+}

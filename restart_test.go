@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"hearth"
+	"hearth/mmapslab"
 )
 
 // fillFile stores n items of mixed sizes in a new file, a few of them chained, and stops: clean, or as a kill would.
@@ -291,5 +292,42 @@ func TestAFaultOfTheKeeperIsTold(t *testing.T) {
 	}
 	if err := c.Close(); !errors.As(err, new(*hearth.Fault)) {
 		t.Errorf("close: %v, want the fault", err)
+	}
+}
+
+// Links that a disk has changed since the stop are not used: free lists would hand live chunks out. A build before this one leaves no checksum, which is the same.
+func TestLinksThatChangedOnADiskAreMadeAnew(t *testing.T) {
+	o := hearth.Options{Path: filepath.Join(t.TempDir(), "slab"), MemoryLimit: 16 << 20}
+	for _, what := range []string{"nothing", "an item's link", "a free chunk's link", "no checksum"} {
+		fillFile(t, o, 1000, true)
+		c, err := hearth.Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		item, free := c.LinkOffset("key77"), c.LinkOffset("key78")
+		do(c, func(s *hearth.Session) { s.Delete([]byte("key78")) })
+		closeCache(t, c)
+		swept := true
+		switch what {
+		case "nothing":
+			swept = false
+		case "an item's link":
+			flipAt(t, o.Path, item, 1)
+		case "a free chunk's link":
+			flipAt(t, o.Path, free+4, 1)
+		case "no checksum":
+			flipAt(t, o.Path, 12288+15372+8, 0xff)
+		}
+		file, err := mmapslab.OpenFile(o.Path, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if file.Close(); !file.OnDisk {
+			t.Skip("the directory for tests is in memory")
+		}
+		_, reason := wantFile(t, o, 0, "clean", true)
+		if want := "; swept, since mmapslab: checkpoint: corrupt: checksum of links"; strings.Contains(reason, want) != swept {
+			t.Errorf("%s: %s", what, reason)
+		}
 	}
 }

@@ -7,7 +7,7 @@ const (
 	SuperblockSize = superblockLen + 4
 	LiveWords      = liveWords
 	CheckpointAt   = checkpointArea
-	CheckpointSize = checkpointLen + 4
+	CheckpointSize = checkpointLen + 4 + linkSumLen
 	PageTable      = pageTable
 	LinkStride     = linkStride
 	SlotBits       = slotBits

@@ -14,6 +14,7 @@ const PageSize = 1 << 20
 const (
 	versionFirst = 1 // superblock, page table, index of 41-bit Refs, links, items with 40-byte headers
 	versionOwner = 2 // data chunks name their item, and its checksum leaves the Ref of the first one out: data chunks can move
+	// Since then, without another number, since either build takes the other's files over: a checksum of the links behind the checkpoint.
 
 	// Version is what this build writes, and all that it reads.
 	Version = versionOwner
@@ -160,13 +161,14 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 const (
 	superblockLen = 208
 	checkpointLen = ClassIDs*24 + 8 + ClassIDs*4*24
+	linkSumLen    = 12 // behind the checkpoint's crc32c, with its own
 )
 
 // What must fit where.
 const (
 	_ = uint(superblockSize - superblockLen - 4)
 	_ = uint(checkpointArea - (wordClock + 64))
-	_ = uint(checkpointSize - checkpointLen - 4)
+	_ = uint(checkpointSize - checkpointLen - 4 - linkSumLen)
 	_ = uint(64 - 3*8)                                   // the index's three words in their line
 	_ = uint(ClassIDs - 2*(maxClasses+1))                // configured classes and former ones
 	_ = uint(1<<40 - 1 - (MaxPages*PageSize*2)/8)        // offsets fit a Ref's 40 bits of 8-byte units; regions before the pages are smaller than these

@@ -160,7 +160,7 @@ func TestFormatIsThatOfTheDumps(t *testing.T) {
 		out := dump(t, b[:4*24], 0, append(append(append(class(0), class(1)...), class(2)...), class(3)...))
 		out += "…\n" + dump(t, b[3072:3080], 3072, []field{{8, "live items"}})
 		out += "…\n" + dump(t, b[list:list+24], list, []field{{4, "class 1, COLD: head"}, {4, "tail"}, {8, "items"}, {8, "bytes"}})
-		out += "…\n" + dump(t, b[lists+512*24:], lists+512*24, []field{{4, "crc32c"}})
+		out += "…\n" + dump(t, b[lists+512*24:], lists+512*24, []field{{4, "crc32c"}, {8, "sum of the links"}, {4, "crc32c"}})
 		compare(t, "checkpoint", out)
 	})
 }

@@ -372,7 +372,7 @@ func (l *Layout) Spans() []Span {
 		{SpanFlush, wordFlush, 8},
 		{SpanIndexWords, wordIndex, 24},
 		{SpanClock, wordClock, 8},
-		{SpanCheckpoint, checkpointArea, checkpointLen + 4},
+		{SpanCheckpoint, checkpointArea, checkpointLen + 4 + linkSumLen},
 		{SpanTable, pageTable, (room + 1) * descriptorSize},
 		{"index, half 0", int64(l.Index[0]), half},
 		{"index, half 1", int64(l.Index[1]), half},
