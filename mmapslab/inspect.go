@@ -175,9 +175,8 @@ func (s *Store) inspectClasses(found *Inspection, words []uint64) {
 		return true
 	}
 	set := func(id int, size uint32) {
-		s.classes[id].size, s.classes[id].perPage = size, 0
-		if size != 0 {
-			s.classes[id].perPage = PageSize / size
+		if s.classes[id].shape = (shape{}); size != 0 {
+			s.classes[id].shape = shapeOf(size)
 		}
 	}
 	if cp := found.Checkpoint; cp != nil {
