@@ -117,7 +117,8 @@
 // else. Free chunks are lists through next; a chunk is in one list at most. A list takes more than one word to change, so a kill may leave
 // it broken: links are trusted only together with the checkpoint of a clean stop, and made anew out of the index otherwise. On a disk, whose cache may have been
 // read anew since, they have a checksum of their own: the sum of a crc32c for each assigned page, started from its number, of the Links of its chunks. In a memory file
-// system they are trusted as they are while serving, so that neither stop nor start takes time with the number of chunks.
+// system they are trusted as they are while serving, so that neither stop nor start takes time with the number of chunks. A link that changed all the same cuts a
+// free list short, since Alloc looks whether what it found is a free chunk, or makes an LRU list that Check finds broken.
 //
 //	    0  by class id, 128 of them: chunk size 4 | first free chunk 4 | fresh page 4 | fresh slot 4 | free chunks 8
 //	 3072  live items 8

@@ -78,6 +78,7 @@ func TestADrainingPageHandsNothingOut(t *testing.T) {
 		for range 3 * 256 {
 			ref := alloc(t, s, 1)
 			copy(s.Arena().Bytes(ref.Offset(), 4096), bytes.Repeat([]byte{0xff}, 4096)) // a value that looks like anything
+			s.Meta(ref).Store(0)                                                        // as everywhere but in an item
 			all = append(all, ref)
 		}
 		page := s.PageOf(all[256])

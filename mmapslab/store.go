@@ -63,6 +63,7 @@ type Store struct {
 	pool     []uint32 // free pages below nextPage
 	nextPage uint32   // the first page that was never assigned
 
+	cutLists       atomic.Uint64
 	inlineReclaims atomic.Uint64 // chunks of draining pages that Alloc met, and left out
 }
 
@@ -420,8 +421,14 @@ func (s *Store) AppendLines(offsets []int64, ref Ref) []int64 {
 	return offsets
 }
 
-// Link returns the list links of a chunk. Whoever uses them holds the lock of the list that the chunk is in.
-func (s *Store) Link(id uint32) *Link { return s.arena.link(int64(s.layout.Links) + int64(id)*8) }
+// Link returns the list links of a chunk. Whoever uses them holds the lock of the list that the chunk is in. An id that damage made, of a page that cannot be, gets
+// the links of page 0, which are nobody's.
+func (s *Store) Link(id uint32) *Link {
+	if id>>slotBits > s.layout.Room {
+		id = 0
+	}
+	return s.arena.link(int64(s.layout.Links) + int64(id)*8)
+}
 
 // ClassFor returns the smallest class whose chunks hold size bytes, 0 when none does.
 func (s *Store) ClassFor(size int) int {
@@ -473,11 +480,30 @@ func (s *Store) Alloc(classID int) (ref Ref, left uint64, ok bool) {
 	left = c.free
 	c.mu.Unlock()
 	ref = s.RefOf(id)
-	if invariants.Enabled && ref == 0 {
-		panic(fmt.Sprintf("mmapslab: class %d: free list holds %#x, which is no chunk", classID, id))
+	if ref == 0 || s.Class(ref) != classID || Meta(s.Meta(ref).Load())&Linked != 0 {
+		if invariants.Enabled {
+			panic(fmt.Sprintf("mmapslab: class %d: free list holds %#x, which is no free chunk of it", classID, id))
+		}
+		s.cutFree(c)
+		return s.Alloc(classID)
 	}
 	return ref, left, true
 }
+
+// cutFree drops the free list of a class: it led to what is no free chunk. In memory file systems a clean stop leaves links to the next start without a checksum,
+// which would take time with the number of items. Whatever is behind a damaged one is lost until the next sweep; used, it might be memory of a live item.
+func (s *Store) cutFree(c *class) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.freeHead, c.drain.sieve, c.free = 0, 0, 0
+	if c.freshPage != 0 {
+		c.free = uint64(c.perPage - c.freshNext)
+	}
+	s.cutLists.Add(1)
+}
+
+// CutLists returns how many free lists were found damaged, and dropped.
+func (s *Store) CutLists() uint64 { return s.cutLists.Load() }
 
 // poison overwrites what is freed in invariants builds; the kind byte comes out as none.
 const poison = 0xdb
