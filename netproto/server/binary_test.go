@@ -483,7 +483,7 @@ func TestBinaryUploadThatIsCutOffStoresNothing(t *testing.T) {
 		other.send("%s", b[:len(b)-1])
 		until(t, "the upload has begun", func() bool { return r.usedChunks() > used })
 		other.Close()
-		until(t, "its memory is back", func() bool { return r.usedChunks() == used })
+		until(t, "its memory is back", func() bool { return r.usedChunks() <= used })
 		c.wantAnswer("old value", keyPacket(0x00, "k"), `0x00 0x00 "\x00\x00\x00\x00" "" "old"`)
 	}
 }

@@ -275,7 +275,7 @@ func TestAResetAtAnyByteLeavesNothingBehind(t *testing.T) {
 	}
 	until(t, "the connections to be closed", func() bool { return stable.stat("curr_connections") == 1 })
 	stable.ask("get a\r\nget b\r\n", "VALUE a 0 3\r\nabc\r\nEND\r\nVALUE b 0 100000\r\n"+strings.Repeat("b", 100000)+"\r\nEND\r\n")
-	until(t, "drafts and pins to be given back", func() bool { stable.ask("version\r\n", "VERSION 1.6.42\r\n"); return r.usedChunks() == used })
+	until(t, "drafts and pins to be given back", func() bool { stable.ask("version\r\n", "VERSION 1.6.42\r\n"); return r.usedChunks() <= used })
 }
 
 func TestReadsHugeUploadsStraightIntoTheItem(t *testing.T) {
