@@ -310,6 +310,11 @@ func (in *Inspected) checkHead() (all []Finding) {
 	}
 	const cold = "a start is cold"
 	sb := in.File.Super
+	for _, c := range in.File.Copies {
+		if c.Super != nil && c.Super.Version != sb.Version {
+			report(c.Offset+8, "the other copy counts; a newer build may have died before it wrote both", "superblock at %d: format version %d, the other copy's is %d", c.Offset, c.Super.Version, sb.Version)
+		}
+	}
 	if in.Err != nil {
 		report(0, cold, "%v", in.Err)
 		return all

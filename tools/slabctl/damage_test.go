@@ -224,6 +224,7 @@ func TestGarbageCrashesNothing(t *testing.T) {
 			write(path, 8, []byte{99, 0, 0, 0})
 			write(path, 4096+8, []byte{99, 0, 0, 0})
 		},
+		"version of one copy": func(path string) { write(path, 4096+8, []byte{66}) },
 		"a text": func(path string) {
 			if err := os.WriteFile(path, []byte("not a slab file\n"), 0o644); err != nil {
 				t.Fatal(err)
