@@ -3,6 +3,7 @@ package hearth_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -267,6 +268,110 @@ func TestOperationsAreLinearizableWhileItemsAreEvicted(t *testing.T) {
 	if st := c.Stats(); st.Evictions == 0 {
 		t.Error("nothing was evicted")
 	}
+}
+
+// moving is a small cache of two classes whose pages move back and forth until stop is called, while items are evicted and crawls go round.
+func moving(t *testing.T, seed uint64) (_ *hearth.Cache, stop func() hearth.Stats) {
+	t.Helper()
+	o := heap(3)
+	o.MaxItemSize, o.ChunkMax, o.SlabSizes = 256<<10, 2048, []int{1024} // values above are no numbers to the cache
+	c, err := hearth.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		r := rand.New(rand.NewPCG(seed, 8))
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if src := 1 + r.IntN(2); r.IntN(4) == 0 {
+				c.CancelMove()
+			} else {
+				c.EmptyPage(src, r.IntN(2)*(3-src))
+			}
+			c.CrawlNow()
+			c.Round()
+		}
+	}()
+	return c, func() hearth.Stats {
+		close(done)
+		<-over
+		check(t, c)
+		st := c.Stats()
+		closeCache(t, c)
+		return st
+	}
+}
+
+// churnBeside makes others' items go.
+func churnBeside(s *hearth.Session, r *rand.Rand) {
+	for range 3 {
+		store(s, hearth.Set, fmt.Sprint("churn", r.IntN(1e5)), strings.Repeat("x", r.IntN(3500)), 0, 0)
+	}
+}
+
+// TestHistoriesAreLinearizableWhilePagesMove is with evictions, page moves and crawls. Each history is judged a second time with one answer in it replaced by what the key held before: that must be found.
+// With kills in it, see TestEveryStoreLeavesWhatWasAcknowledged.
+func TestHistoriesAreLinearizableWhilePagesMove(t *testing.T) {
+	histories := 50
+	switch {
+	case os.Getenv("HEARTH_LONG") != "":
+		histories = 1000
+	case testing.Short() && raceEnabled:
+		histories = 4
+	}
+	planted, moves, evictions, calls := 0, uint64(0), uint64(0), 0
+	for i := range histories {
+		seed := max(*seedWanted, 1) + uint64(i)
+		c, stop := moving(t, seed)
+		ops := history(t, c, 8, 120, 6, churnBeside)
+		st := stop()
+		moves, evictions = moves+st.SlabsMoved, evictions+st.Evictions
+		calls += len(ops)
+		wantLinearizable(t, true, ops)
+		if old, ok := bringBack(ops, rand.New(rand.NewPCG(seed, 9))); ok {
+			if planted++; porcupine.CheckOperationsTimeout(registers(true), old, 20*time.Second) != porcupine.Illegal {
+				t.Errorf("a value that came back was not found")
+			}
+		}
+		if t.Failed() {
+			t.Fatalf("again with: go test -run %s -seed %d .", t.Name(), seed)
+		}
+	}
+	t.Logf("%d histories of %d calls, %d evictions, %d pages moved: all in order; %d planted values that came back, all found", histories, calls, evictions, moves, planted)
+	if planted < histories*3/4 || evictions == 0 {
+		t.Errorf("%d planted in %d histories, %d evictions", planted, histories, evictions)
+	}
+}
+
+// bringBack returns the history with the answer of one get replaced by a value that another call had overwritten before it was called.
+func bringBack(ops []porcupine.Operation, r *rand.Rand) (changed []porcupine.Operation, ok bool) {
+	changed = append(changed, ops...)
+	for _, i := range r.Perm(len(ops)) {
+		get := ops[i]
+		if get.Input.(call).op != "get" {
+			continue
+		}
+		for _, j := range r.Perm(len(ops)) {
+			was, set := ops[j], ops[j].Input.(call)
+			out := was.Output.(outcome)
+			if set.op != "set" || set.key != get.Input.(call).key || out.status != hearth.OK {
+				continue
+			}
+			for _, over := range ops { // a set that began after the first was over, and was over before the get began
+				if in := over.Input.(call); in.op == "set" && in.key == set.key && over.Output.(outcome).status == hearth.OK && was.Return < over.Call && over.Return < get.Call {
+					changed[i].Output = outcome{value: set.value, cas: out.cas}
+					return changed, true
+				}
+			}
+		}
+	}
+	return nil, false
 }
 
 // The test of the test: outcomes that no order of the calls explains are found.
