@@ -30,6 +30,11 @@ pid=$(systemctl show -P MainPID hearthd)
 equal "$(ps -o user= -p "$pid")" hearthd
 equal "$(command stat -c '%U %a' /run/hearthd/slab /run/hearthd | tr '\n' ' ')" "hearthd 600 hearthd 700 "
 hearthd -V | grep -q ^memcached
+slabctl info /run/hearthd/slab >/dev/null
+for file in man/man1/{hearthd,slabctl}.1.gz bash-completion/completions/{hearthd,slabctl} zsh/vendor-completions/_{hearthd,slabctl} fish/vendor_completions.d/{hearthd,slabctl}.fish; do
+	[ -s "/usr/share/$file" ]
+done
+bash -n /usr/share/bash-completion/completions/{hearthd,slabctl}
 equal "$(stat restart_kind)" cold
 for i in {1..100}; do printf 'set key-%d 0 0 %d\r\nvalue-%d\r\n' "$i" $((6 + ${#i})) "$i"; done >/tmp/sets
 exec 3<>/dev/tcp/127.0.0.1/11211
