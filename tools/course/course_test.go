@@ -1,6 +1,6 @@
 // Package course_test runs what the documents tell a reader to type: README.md's and the course's.
 //
-// A block marked console is a terminal: lines after "$ " are commands, "> " continues one, and what stands below is what it prints, line by line. "..." in a line
+// A block of the course marked console is a terminal: lines after "$ " are commands, "> " continues one, and what stands below is what it prints, line by line. "..." in a line
 // stands for any text, and alone on a line for any lines. A block marked sh is run and must succeed; one that starts a server is stopped when it serves. A block marked text is
 // for reading.
 //
@@ -39,8 +39,14 @@ func blocks(t *testing.T, path string) (all []block) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inside := false
+	inside, indent := false, ""
 	for i, line := range strings.Split(string(text), "\n") {
+		if trimmed := strings.TrimSpace(line); strings.HasPrefix(trimmed, "```") || inside && strings.HasPrefix(line, indent) {
+			if !inside {
+				indent = line[:len(line)-len(strings.TrimLeft(line, " "))] // of a block in a list
+			}
+			line = strings.TrimPrefix(line, indent)
+		}
 		switch {
 		case !inside && strings.HasPrefix(line, "```"):
 			all = append(all, block{kind: line[3:], line: i + 2})
@@ -254,17 +260,19 @@ func TestCourseShowsWhatIsPrinted(t *testing.T) {
 func TestReadmesBlocksRun(t *testing.T) {
 	long := os.Getenv("HEARTH_LONG") != ""
 	dir := "../.."
-	var env []string
+	env := []string{"GOBIN=" + t.TempDir()}
 	if long {
 		dir = filepath.Join(t.TempDir(), "clone")
-		env = []string{"GOPATH=" + t.TempDir(), "GOCACHE=" + t.TempDir(), "GOFLAGS=-modcacherw"}
+		env = append(env, "GOPATH="+t.TempDir(), "GOCACHE="+t.TempDir(), "GOFLAGS=-modcacherw")
 		if out, err := exec.Command("git", "clone", "-q", "../..", dir).CombinedOutput(); err != nil {
 			t.Fatalf("git clone: %v\n%s", err, out)
 		}
-		fetch := exec.Command("go", "mod", "download") // the namespaces have no way out
-		fetch.Dir, fetch.Env = dir, append(os.Environ(), env...)
-		if out, err := fetch.CombinedOutput(); err != nil {
-			t.Fatalf("go mod download: %v\n%s", err, out)
+		for _, module := range []string{".", "tools/release/nfpm"} {
+			fetch := exec.Command("go", "mod", "download") // the namespaces have no way out
+			fetch.Dir, fetch.Env = filepath.Join(dir, module), append(os.Environ(), env...)
+			if out, err := fetch.CombinedOutput(); err != nil {
+				t.Fatalf("go mod download: %v\n%s", err, out)
+			}
 		}
 	}
 	sh := newShell(t, dir, env...)
@@ -272,14 +280,14 @@ func TestReadmesBlocksRun(t *testing.T) {
 	for _, b := range blocks(t, "../../README.md") {
 		command := strings.Join(b.lines, "\n")
 		switch {
-		case b.kind == "text" || b.kind == "go":
+		case b.kind == "text" || b.kind == "go" || b.kind == "console": // the last has a test where the tool is that it shows
 			continue
 		case b.kind != "sh":
-			t.Errorf("README.md:%d: a block marked %q: want sh, go or text", b.line, b.kind)
+			t.Errorf("README.md:%d: a block marked %q: want sh, console, go or text", b.line, b.kind)
 			continue
 		case command == ".ci/run":
 			continue // runs this test, and is run by CI
-		case !long && strings.Contains(command, "mcbench compare"):
+		case !long && (strings.Contains(command, "mcbench compare") || strings.Contains(command, "release/build")):
 			t.Logf("README.md:%d: takes minutes, and is run with HEARTH_LONG=1", b.line)
 			continue
 		}
