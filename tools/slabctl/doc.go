@@ -18,7 +18,7 @@
 //
 // An item is read as it was at one moment: it is copied, the copy's checksum verified, and then the index asked whether it still names the item; what fails that, changed
 // meanwhile, and is counted as skipped. So each item shown was live with these bytes at some time during the run, but not all at the same time. See restore.Check for why
-// check does not take changes for damage.
+// check does not take changes for damage. The tool runs at the lowest priority then.
 //
 // # Memory
 //

@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -28,7 +30,24 @@ func arguments(c *cli.Context, names ...string) error {
 }
 
 // inspect is restore.Inspect; tests stop the clock.
-var inspect = restore.Inspect
+var inspect = func(path string) (*restore.Inspected, error) {
+	in, err := restore.Inspect(path)
+	if err == nil && in.Server != "" {
+		yieldToServer()
+	}
+	return in, err
+}
+
+// yieldToServer gives all threads of the process the lowest priority: beside a live server the tool takes what processor time is left. Priorities are a thread's, and
+// inherited by those it makes.
+var yieldToServer = sync.OnceFunc(func() {
+	threads, _ := os.ReadDir("/proc/self/task")
+	for _, t := range threads {
+		if id, err := strconv.Atoi(t.Name()); err == nil {
+			syscall.Setpriority(syscall.PRIO_PROCESS, id, 19) // failing, it is no less right
+		}
+	}
+})
 
 // open opens the file at path for a verb that reads items.
 func open(c *cli.Context, path string) (*restore.Inspected, error) {
