@@ -159,6 +159,9 @@ const (
 	meansFree  = "memory would be lost, or given out twice; a sweep makes the free chunks anew"
 )
 
+// fetchAtOnce is for how many items the index's buckets, which lie all over it, are fetched at a time: one after the other, waiting for them is most of the check.
+const fetchAtOnce = 32
+
 // pages is step 2.
 func (c *checker) pages(ctx context.Context) error {
 	pages := c.p.pages()
@@ -175,12 +178,27 @@ func (c *checker) pages(ctx context.Context) error {
 		}
 		var buf []byte
 		live := uint64(0)
+		batch, homes := make([]mmapslab.Ref, 0, fetchAtOnce), make([]int64, 0, fetchAtOnce)
+		judge := func() {
+			c.p.Store.Arena().Prefetch(homes)
+			for _, ref := range batch {
+				if buf = c.item(ref, hashers[worker], buf); ref&mmapslab.Chained != 0 {
+					c.chain(ref)
+				}
+			}
+			batch, homes = batch[:0], homes[:0]
+		}
 		c.s.page(c.p.Store, page, func(ref mmapslab.Ref) {
 			live++
-			if buf = c.item(ref, hashers[worker], buf); ref&mmapslab.Chained != 0 {
-				c.chain(ref)
+			if it, ok := c.p.Store.Item(ref); ok {
+				_, home := c.p.Index.Hint(hashers[worker].Sum(it.Key()))
+				homes = append(homes, home)
+			}
+			if batch = append(batch, ref); len(batch) == fetchAtOnce {
+				judge()
 			}
 		})
+		judge()
 		c.taken[c.p.Store.PageClass(page)].Add(live)
 		c.p.Store.Forget(page)
 		if n := done.Add(1); c.o.Progress != nil {
