@@ -43,6 +43,8 @@ func (a *Arena) Word(offset int64) *Word {
 }
 
 // offsetOf is the inverse of Word; ok is false for a word that is not in the arena. Only the numbers of the addresses are looked at.
+//
+//lint:ignore U1000 for trace_on.go, which is built with the tag faults
 func (a *Arena) offsetOf(w *Word) (offset int64, ok bool) {
 	offset = int64(uintptr(unsafe.Pointer(w)) - uintptr(unsafe.Pointer(unsafe.SliceData(a.mem))))
 	return offset, uint64(offset) < uint64(len(a.mem))

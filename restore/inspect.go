@@ -192,10 +192,6 @@ func (m marks) has(page, slot uint32) bool {
 	return atomic.LoadUint64(&m[page][slot/64])>>(slot%64)&1 == 1
 }
 
-func (m marks) remove(page, slot uint32) {
-	atomic.AndUint64(&m[page][slot/64], ^(uint64(1) << (slot % 64)))
-}
-
 // survey is what a look at the whole index tells: which chunks hold live items.
 type survey struct {
 	live, heads marks // heads: the item is chained

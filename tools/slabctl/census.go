@@ -1,7 +1,6 @@
 package main
 
 import (
-	"maps"
 	"math/bits"
 	"slices"
 
@@ -270,9 +269,6 @@ func (n *census) wasted() (all []waste, memory int64) {
 	slices.SortStableFunc(all, func(a, b waste) int { return int(min(max(b.Bytes-a.Bytes, -1), 1)) })
 	return all, pages * mmapslab.PageSize
 }
-
-// sortedSizes are the sizes that items have, ascending.
-func (n *census) sortedSizes() []int { return slices.Sorted(maps.Keys(n.sizes)) }
 
 func (n *census) segment(s int) (t tally) {
 	for i := range n.class {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
-	"sync"
 
 	"github.com/urfave/cli/v2"
 
@@ -41,7 +40,6 @@ func diffCommand() *cli.Command {
 
 // differences are counted by kind.
 type differences struct {
-	mu    sync.Mutex
 	lines []string
 	onlyA tally
 	onlyB tally

@@ -12,7 +12,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -64,7 +63,6 @@ type loader struct {
 	w       *bufio.Writer
 	sent    chan string // the keys whose answers are to come
 
-	mu     sync.Mutex
 	loaded int64
 	failed int64
 	first  string // what the first failure was
