@@ -232,13 +232,18 @@ func TestPathThatCannotHoldTheCacheIsRefused(t *testing.T) {
 	}
 }
 
-// TestOfManyStartersOneServes starts several servers on one file at once, over and over, and kills the one that serves.
+// TestOfManyStartersOneServes starts two to four servers on one file at once, over and over, and kills the one that serves.
 func TestOfManyStartersOneServes(t *testing.T) {
-	const rounds, starters = 5, 4
+	rounds := 20
+	if os.Getenv("HEARTH_LONG") != "" {
+		rounds = 200
+	}
 	file := newFile(t)
+	var longest time.Duration
+	defer func() { t.Logf("%d rounds, the longest took %v", rounds, longest) }()
 	for round := range rounds {
 		began := time.Now()
-		all := make([]*proc, starters)
+		all := make([]*proc, 2+round%3)
 		var wait sync.WaitGroup
 		for i := range all {
 			wait.Add(1)
@@ -271,9 +276,7 @@ func TestOfManyStartersOneServes(t *testing.T) {
 				t.Errorf("of pids %v, exit %d:\n%swant one that names %d", pids, code, p.stderr, serving.cmd.Process.Pid)
 			}
 		}
-		if took := time.Since(began); took > 2*time.Second {
-			t.Errorf("took %v", took)
-		}
+		longest = max(longest, time.Since(began))
 		if round > 0 && !holds(t, serving.addr, "k", fmt.Sprint(round-1)) {
 			t.Errorf("round %d lost the item\n%s", round, serving.stderr)
 		}
