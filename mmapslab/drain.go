@@ -216,7 +216,10 @@ func (s *Store) TakeBack() {
 		}
 	}
 	for page := uint32(1); page < s.nextPage; page++ {
-		if state, _, _, ok := unpackDescriptor(s.descriptor(page).Load()); ok && state == pageDraining && s.classOf[page].Load() != 0 {
+		if s.classOf[page].Load() == 0 {
+			continue // its descriptor may be a hole, see readTable
+		}
+		if state, _, _, ok := unpackDescriptor(s.descriptor(page).Load()); ok && state == pageDraining {
 			s.takeBack(page)
 		}
 	}

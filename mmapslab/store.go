@@ -166,8 +166,12 @@ func Attach(file *File, cfg Config) (s *Store, damaged []uint32, err error) {
 			bySize[size] = uint32(id)
 		}
 	}
+	table, err := s.readTable()
+	if err != nil {
+		return nil, nil, errors.Join(err, s.arena.unmapNow())
+	}
 	for page := uint32(1); page <= s.layout.Room; page++ {
-		w := s.descriptor(page).Load()
+		w := binary.NativeEndian.Uint64(table[page*descriptorSize:])
 		if w == 0 {
 			continue
 		}
@@ -194,6 +198,19 @@ func Attach(file *File, cfg Config) (s *Store, damaged []uint32, err error) {
 		}
 	}
 	return s, damaged, nil
+}
+
+// readTable reads the page table by a system call: in a mapping of a tmpfs that is full, to read what was never written is a SIGBUS.
+func (s *Store) readTable() ([]byte, error) {
+	n := (int(s.layout.Room) + 1) * descriptorSize
+	if s.file.heap {
+		return s.arena.Bytes(pageTable, n), nil
+	}
+	table := make([]byte, n)
+	if _, err := s.file.f.ReadAt(table, pageTable); err != nil {
+		return nil, fmt.Errorf("mmapslab: attach %s: page table: %w", s.file.path, err)
+	}
+	return table, nil
 }
 
 // formerClass makes a class for pages of a chunk size that is not in the table any more; 0 when the ids are used up.
