@@ -571,17 +571,20 @@ type Relinker struct {
 	}
 }
 
-// Relinker returns one.
-func (o *Order) Relinker() *Relinker { return &Relinker{o: o} }
+// Relinker returns one for items of a slab class.
+func (o *Order) Relinker(class int) *Relinker {
+	r := &Relinker{o: o}
+	r.lists[0].class, r.lists[1].class = class, o.store.Largest()
+	return r
+}
 
-// Add puts an item at the head of the segment that its Meta names, whatever its Linked bit says.
-func (r *Relinker) Add(ref mmapslab.Ref, size int) {
+// Add puts an item, of the chunk with this id, at the head of the segment that its Meta names, whatever its Linked bit says.
+func (r *Relinker) Add(ref mmapslab.Ref, id uint32, size int) {
 	o, to := r.o, &r.lists[0]
 	if ref&mmapslab.Chained != 0 {
 		to = &r.lists[1]
 	}
-	to.class = o.store.ListClass(ref)
-	l, id := &to.lists[mmapslab.Meta(o.store.Meta(ref).Load()).Segment()], o.store.ID(ref)
+	l := &to.lists[mmapslab.Meta(o.store.Meta(ref).Load()).Segment()]
 	*o.store.Link(id) = mmapslab.Link{Next: l.head}
 	if l.head != 0 {
 		o.store.Link(l.head).Prev = id

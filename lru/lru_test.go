@@ -257,9 +257,9 @@ func TestRelinkGoesBySegmentAndKeepsTheRest(t *testing.T) {
 	f.Link(chained, lru.Cold, f.sizes[chained])
 	f.set(ref, mmapslab.Copying|mmapslab.Fetched)
 	f.Order = lru.New(f.store, f, lru.Defaults) // a kill: links and lists are nothing, Metas are as they were
-	r := f.Relinker()
-	r.Add(ref, f.sizes[ref])
-	r.Add(chained, f.sizes[chained])
+	r := f.Relinker(f.store.Class(ref))
+	r.Add(ref, f.store.ID(ref), f.sizes[ref])
+	r.Add(chained, f.store.ID(chained), f.sizes[chained])
 	r.Done()
 	f.wantList(t, 1, lru.Warm, ref)
 	f.wantList(t, 2, lru.Cold, chained)

@@ -141,7 +141,17 @@ type sweeping struct {
 	swept  Swept
 	marks  [][]uint64     // by page, a bit for each chunk that a word names
 	heads  []mmapslab.Ref // the chained items among these
+	batch  []place        // words that are to be marked
 }
+
+// place is where a word is, and which chunk it names.
+type place struct {
+	ref                     mmapslab.Ref
+	page, slot, bucket, tag uint32
+}
+
+// batchMost is how many words are marked in one go, so that the processor waits for many places in memory at once.
+const batchMost = 256
 
 const (
 	bucketsAtOnce = 1024    // they bound step 2's sections to some hundred microseconds
@@ -338,7 +348,7 @@ func (s *Sweeper) mark(workers []*sweeping) bool {
 	var next, marked, deleted atomic.Int64
 	var grew atomic.Bool
 	s.together(workers, func(w *sweeping) {
-		w.swept, w.marks, w.heads = Swept{}, make([][]uint64, s.p.Store.Room()+1), nil
+		w.swept, w.marks, w.heads, w.batch = Swept{}, make([][]uint64, s.p.Store.Room()+1), nil, make([]place, 0, batchMost)
 		var kept, gone int64
 		for at := next.Add(bucketsMore) - bucketsMore; at < int64(s.buckets) && !grew.Load(); at = next.Add(bucketsMore) - bucketsMore {
 			ok := w.rangesOf(uint32(at), uint32(min(at+bucketsMore, int64(s.buckets))), func(ref mmapslab.Ref, bucket, tag uint32) bool {
@@ -356,6 +366,7 @@ func (s *Sweeper) mark(workers []*sweeping) bool {
 			}
 			s.done.Add(1)
 		}
+		w.markBatch()
 		marked.Add(kept)
 		deleted.Add(gone)
 	})
@@ -419,12 +430,8 @@ func (w *sweeping) rangesOf(from, end uint32, visit func(ref mmapslab.Ref, bucke
 // fits tells whether a word for the item may be at this place: whether its key leads there.
 func (w *sweeping) fits(it *mmapslab.Item, bucket, tag uint32) bool {
 	h := w.hasher.Sum(it.Key())
-	return uint32(h)&index.TagMask == tag && uint32(h>>32) == it.Hash() && slices.Contains(window(h, w.buckets), bucket)
-}
-
-func window(h uint64, buckets uint32) []uint32 {
-	w := index.Buckets(uint32(h>>32), buckets)
-	return w[:]
+	window := index.Buckets(uint32(h>>32), w.buckets)
+	return uint32(h)&index.TagMask == tag && uint32(h>>32) == it.Hash() && (window[0] == bucket || slices.Contains(window[1:], bucket))
 }
 
 // What visit makes of a word.
@@ -436,12 +443,12 @@ const (
 
 func (w *sweeping) visit(ref mmapslab.Ref, bucket, tag uint32) int {
 	store := w.p.Store
-	page := store.PageOf(ref)
+	page, slot, ok := store.Locate(ref)
 	switch {
-	case w.drop[page]:
+	case len(w.drop) > 0 && w.drop[store.PageOf(ref)]:
 		w.swept.Dropped++
 		return markDelete
-	case store.ChunkSize(ref) == 0:
+	case !ok:
 		w.swept.Invalid++
 		return markDelete
 	case store.PageSwept(page):
@@ -451,24 +458,35 @@ func (w *sweeping) visit(ref mmapslab.Ref, bucket, tag uint32) int {
 		}
 		return markNew
 	}
-	_, slot := store.Place(ref)
-	words := w.marks[page]
-	if words == nil {
-		words = make([]uint64, (store.PerPage(page)+63)/64)
-		w.marks[page] = words
-	}
-	if words[slot/64]>>(slot%64)&1 == 1 {
-		w.mu.Lock()
-		w.strays[ref&^mmapslab.Chained] = false
-		w.mu.Unlock()
-		return markKeep
-	}
-	words[slot/64] |= 1 << (slot % 64)
-	*store.Link(store.ID(ref)) = mmapslab.Link{Prev: tag, Next: bucket}
-	if ref&mmapslab.Chained != 0 {
-		w.heads = append(w.heads, ref)
+	if w.batch = append(w.batch, place{ref, page, slot, bucket, tag}); len(w.batch) == batchMost {
+		w.markBatch()
 	}
 	return markKeep
+}
+
+func (w *sweeping) markBatch() {
+	store := w.p.Store
+	for i := range w.batch {
+		at := &w.batch[i]
+		words := w.marks[at.page]
+		if words == nil {
+			words = make([]uint64, (store.PerPage(at.page)+63)/64)
+			w.marks[at.page] = words
+		}
+		word, bit := &words[at.slot/64], uint64(1)<<(at.slot%64)
+		if *word&bit != 0 {
+			w.mu.Lock()
+			w.strays[at.ref&^mmapslab.Chained] = false
+			w.mu.Unlock()
+			continue
+		}
+		*word |= bit
+		*store.Link(mmapslab.ChunkID(at.page, at.slot)) = mmapslab.Link{Prev: at.tag, Next: at.bucket}
+		if at.ref&mmapslab.Chained != 0 {
+			w.heads = append(w.heads, at.ref)
+		}
+	}
+	w.batch = w.batch[:0]
 }
 
 // chain marks the data chunks of a chained item.
@@ -557,7 +575,7 @@ func (w *sweeping) page(page uint32) {
 // pageLocked returns the disowned items of the page.
 func (w *sweeping) pageLocked(page uint32) (dead []mmapslab.Ref) {
 	store := w.p.Store
-	relinker := w.p.Order.Relinker()
+	relinker := w.p.Order.Relinker(store.PageClass(page))
 	used := make([]uint64, (store.PerPage(page)+63)/64)
 	for i := range uint32(len(used)) {
 		live, gone, data := w.live.word(page, i), w.dead.word(page, i), w.data.word(page, i)|w.deadData.word(page, i)
@@ -578,9 +596,10 @@ func (w *sweeping) pageLocked(page uint32) (dead []mmapslab.Ref) {
 			case data&bit != 0:
 			default:
 				it, ok := store.Item(ref)
-				place := *store.Link(store.ID(ref))
-				if ok && w.fits(&it, place.Next, place.Prev) && !(w.torn && w.another(ref, &it)) {
-					relinker.Add(ref, it.Size())
+				id := mmapslab.ChunkID(page, slot)
+				word := *store.Link(id)
+				if ok && w.fits(&it, word.Next, word.Prev) && !(w.torn && w.another(ref, &it)) {
+					relinker.Add(ref, id, it.Size())
 					w.swept.Items++
 					linked = true
 				} else {
