@@ -32,6 +32,14 @@ import (
 // Stores that are not atomic are found by comparing what was handed out with a copy, at the next atomic store or point: words of 8 bytes, in rising, falling or
 // random order, since between two atomic stores the program promises none.
 
+// Rules broken on purpose, and what found it (every store; points, kill_faults_test.go; moments, kill_test.go; histories, linear_test.go):
+//
+//	a replace is a delete and an insert (R1)              every store, points, histories
+//	no last look before a copy is promoted (growth)       histories (and index's own tests)
+//	a part of a chain is published before its bytes (R4)  every store, points
+//	an item is published before its checksum (R4)         all four
+//	what is retired is free at once (R5)                  points, moments, histories
+
 var imagesWanted = flag.Int("images", 0, "how many crash images TestEveryStoreLeavesWhatWasAcknowledged opens, over all profiles; 0: 20000, with HEARTH_LONG 1000000, with -short 4000")
 
 // change is a word that changed.
@@ -156,7 +164,7 @@ var crashProfiles = map[string]crashProfile{
 		options: hearth.Options{MemoryLimit: 40 << 20, MaxItemSize: 64 << 10, ChunkMax: 4096, SlabSizes: []int{2048}},
 		buckets: []uint32{4, 4, 8, 64}, keys: 40, lives: 3, ops: 16, classes: []int{1, 2},
 		size: func(r *rand.Rand, key int) int {
-			if key%6 == 0 && r.IntN(4) == 0 {
+			if key%6 == 0 && r.IntN(2) == 0 {
 				return 4100 + r.IntN(300)
 			}
 			return r.IntN(150)
@@ -346,8 +354,8 @@ func (s *script) live(c *hearth.Cache, life int) {
 			if s.stage.Left() == 1 {
 				return
 			}
-			switch s.rand.IntN(12) {
-			case 0:
+			switch s.rand.IntN(8) {
+			case 0, 4, 5:
 				src, dst := s.classes[s.rand.IntN(len(s.classes))], 0
 				if s.rand.IntN(3) > 0 {
 					dst = s.classes[s.rand.IntN(len(s.classes))]
