@@ -78,6 +78,7 @@ func newShell(t *testing.T, dir string, env ...string) *shell {
 	if os.Getuid() != 0 {
 		t.Skip("namespaces take root")
 	}
+	need(t, "util-linux iproute2 netcat-openbsd", "unshare", "ip", "nc")
 	cmd := exec.Command("unshare", "--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child", "bash")
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	in, err := cmd.StdinPipe()
@@ -193,15 +194,24 @@ func build(t *testing.T) string {
 	return bin
 }
 
+// need skips a test for want of programs that HEARTH_CLIENTS=1 says must be there.
+func need(t *testing.T, packages string, programs ...string) {
+	t.Helper()
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err == nil {
+			continue
+		}
+		if os.Getenv("HEARTH_CLIENTS") == "1" {
+			t.Fatalf("%s is not installed (apt-get install %s)", program, packages)
+		}
+		t.Skipf("%s is not installed (apt-get install %s)", program, packages)
+	}
+}
+
 // nodeModules has npm's memcached, in the version that tools/clients tests.
 func nodeModules(t *testing.T) string {
 	t.Helper()
-	if _, err := exec.LookPath("npm"); err != nil {
-		if os.Getenv("HEARTH_CLIENTS") == "1" {
-			t.Fatal("nodejs and npm are not installed")
-		}
-		t.Skip("nodejs and npm are not installed")
-	}
+	need(t, "nodejs npm", "node", "npm")
 	dir := t.TempDir()
 	for _, name := range []string{"package.json", "package-lock.json"} {
 		text, err := os.ReadFile("../clients/" + name)
