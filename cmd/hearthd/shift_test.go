@@ -13,9 +13,9 @@ import (
 
 // shifter is a client of one server: it gets keys, most of them the low ones, and stores what it misses.
 type shifter struct {
-	w    *wire
-	draw uint32
-	set  int // sets that were refused
+	w       *wire
+	draw    uint32
+	refused int
 }
 
 func newShifter(addr string) (*shifter, error) {
@@ -72,7 +72,7 @@ func (s *shifter) some(n, most, size int) (hits int, err error) {
 			if !strings.HasPrefix(line, "SERVER_ERROR out of memory") {
 				return hits, fmt.Errorf("set: %q", line)
 			}
-			s.set++
+			s.refused++
 		}
 	}
 	return hits, nil
@@ -100,10 +100,14 @@ func (s *shifter) phase(windows, rate, most, size int) (ratios []float64, err er
 	return ratios, nil
 }
 
-// recovered is the number of windows after which a server's ratios stay within two points of a fresh server's.
+// recovered is the number of windows after which a server's ratios stay within two points of a fresh server's, over three windows at a time, which scatter less.
 func recovered(ratios, fresh []float64) (windows int) {
-	for i := range ratios {
-		if ratios[i] < fresh[i]-0.02 {
+	for i := 2; i < len(ratios); i++ {
+		below := 0.0
+		for j := i - 2; j <= i; j++ {
+			below += (fresh[j] - ratios[j]) / 3
+		}
+		if below > 0.02 {
 			windows = i + 1
 		}
 	}
@@ -114,15 +118,15 @@ func recovered(ratios, fresh []float64) (windows int) {
 // one of both under the same requests. How soon a server's hit ratio is that of its fresh fellow is compared.
 func TestAutomoverRecoversAsSoonAsMemcached(t *testing.T) {
 	if !long {
-		t.Skip("takes six minutes; TestAutomoveFollowsTheLoad does the same in one process and in no time")
+		t.Skip("takes three minutes and a half, and a machine for itself; TestAutomoveFollowsTheLoad does the same in one process and in no time")
 	}
 	memcached, err := exec.LookPath("memcached")
 	if err != nil {
 		t.Skip("memcached is not installed (apt-get install memcached)")
 	}
-	const mib, rate, fill, windows = 16, 3000, 12, 30
+	const mib, rate, fill, windows = 24, 8000, 6, 17
 	const small, large = mib * 12000, mib * 500
-	args := []string{"-l", "127.0.0.1", "-m", fmt.Sprint(mib), "-o", "slab_reassign,slab_automove=1"}
+	args := []string{"-l", "127.0.0.1", "-m", fmt.Sprint(mib), "-o", "slab_reassign,slab_automove=1,slab_automove_window=10"}
 	start := map[string]func() string{
 		"hearthd":   func() string { return startHearthd(t, args...).addr },
 		"memcached": func() string { addr, _ := startMemcached(t, memcached, args...); return addr },
@@ -161,7 +165,7 @@ func TestAutomoverRecoversAsSoonAsMemcached(t *testing.T) {
 					}
 					turns[turn] = recovered(ratios, beside)
 					t.Logf("%s, values of %d bytes: within two points of a fresh one after %v; at the end %.3f, fresh %.3f; %s pages moved so far, %d sets refused\n%.3f\n%.3f", name, phase.size,
-						time.Duration(turns[turn])*shiftWindow, ratios[windows-1], beside[windows-1], stat(t, addr, "slabs_moved"), s.set, ratios, beside)
+						time.Duration(turns[turn])*shiftWindow, ratios[windows-1], beside[windows-1], stat(t, addr, "slabs_moved"), s.refused, ratios, beside)
 				}
 				mu.Lock()
 				defer mu.Unlock()
