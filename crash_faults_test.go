@@ -324,11 +324,11 @@ func (s *script) live(c *hearth.Cache, life int) {
 					in.op = "touch"
 				case p < 78:
 					in.op = "gat"
-				case p < 88:
+				case p < 86:
 					in.op = "delete"
-				case p < 93:
+				case p < 90:
 					in.op = "expire"
-				case p < 94:
+				case p < 93:
 					in.op = "flush"
 				default: // the same key again: both sessions like few keys better
 					n = r.IntN(3)
