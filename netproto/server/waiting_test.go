@@ -103,6 +103,9 @@ func TestReadersThatStallOnDeadItemsAreClosedAboveHalfOfTheMemory(t *testing.T) 
 	until(t, "the items to be dead", func() bool { other.ask("version\r\n", version); return r.cache.PinnedDead() > limit/2 })
 	r.seconds(3)
 	until(t, "the pins to go", func() bool { return r.cache.PinnedDead() <= limit/2 })
+	for range 16 { // a worker that found the bound exceeded just before may close one more: each answers when it has
+		dial(t, r.addr).ask("version\r\n", version)
+	}
 	left := inState(other, "conn_mwrite")
 	if left == 0 || left > items*3/4 {
 		t.Errorf("%d of %d readers are left, want about those of half the memory", left, items)

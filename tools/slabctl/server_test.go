@@ -284,7 +284,11 @@ func TestDumpGoesThroughMemcachedAndBack(t *testing.T) {
 	first, second := filepath.Join(dir, "first.slab"), filepath.Join(dir, "second.slab")
 	p := hearthd(t, "-m", "1800", "-e", first)
 	fill(t, p.dial(t), n)
-	fmt.Fprintf(p.dial(t), "ms %s 3 b F5\r\nabc\r\nmn\r\n", "dHdvIHdvcmRzAA==")
+	two := p.dial(t)
+	fmt.Fprintf(two, "ms %s 3 b F5\r\nabc\r\n", "dHdvIHdvcmRzAA==")
+	if line, err := two.r.ReadString('\n'); line != "HD\r\n" {
+		t.Fatalf("ms: %q %v", line, err)
+	}
 	p.stop(t)
 
 	there := memcached(t, "-m", "4000")
