@@ -307,6 +307,11 @@ func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 	if len(s.strays) > 0 {
 		first.ranges(first.settle)
 	}
+	// Before the pages: their chunks come free there, Meta cleared, and a kill in between would leave a live item that never expires, should its chain be whole for the
+	// next start, which may have room for the pages that this one drops.
+	if len(s.broken) > 0 {
+		first.ranges(func(ref mmapslab.Ref, _, _ uint32) bool { return !s.broken[ref] })
+	}
 	var next atomic.Uint32
 	s.together(workers, func(w *sweeping) {
 		for page := next.Add(1); page <= uint32(s.p.Store.Room()); page = next.Add(1) {
@@ -323,8 +328,8 @@ func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 			first.Retire(ref)
 		}
 	})
-	if len(s.invalid)+len(s.broken) > 0 {
-		first.ranges(func(ref mmapslab.Ref, _, _ uint32) bool { return !s.invalid[ref] && !s.broken[ref] })
+	if len(s.invalid) > 0 {
+		first.ranges(func(ref mmapslab.Ref, _, _ uint32) bool { return !s.invalid[ref] })
 		first.Section(func() {
 			for ref := range s.invalid {
 				first.swept.Invalid++
