@@ -4,7 +4,9 @@ package hearth_test
 
 import (
 	"fmt"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -120,4 +122,70 @@ func TestSweepComesToThePageOfAChainThatWasDeleted(t *testing.T) {
 	})
 	check(t, c)
 	closeCache(t, c)
+}
+
+// A start with less memory drops items of many chunks that have one in a page that goes. Killed while it does, it leaves each of them as it was or not at all: the next
+// start, with the old memory, would find the chain whole.
+func TestKillWhileChainsAreDroppedKeepsExptimes(t *testing.T) {
+	const n, exptime = 100, 2_100_000_000
+	dir := t.TempDir()
+	o := hearth.Options{Path: filepath.Join(dir, "slab"), MemoryLimit: 8 << 20, MaxItemSize: 256 << 10, ChunkMax: 16 << 10}
+	key := func(i int) string { return fmt.Sprint("key", i) }
+	copyFile := func(from, to string) {
+		if out, err := exec.Command("cp", "--sparse=always", from, to).CombinedOutput(); err != nil {
+			t.Errorf("cp: %v: %s", err, out)
+		}
+	}
+	c, err := hearth.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	do(c, func(s *hearth.Session) {
+		for i := range n {
+			if _, st := store(s, hearth.Set, key(i), strings.Repeat("v", 60_000), exptime, 0); st != hearth.OK {
+				t.Fatal(i, st)
+			}
+		}
+	})
+	if err := c.Abandon(); err != nil {
+		t.Fatal(err)
+	}
+	var images []string
+	fault.Set(func(point string) {
+		if point == "restore.sweep.linked" {
+			images = append(images, filepath.Join(dir, fmt.Sprint("image", len(images))))
+			copyFile(o.Path, images[len(images)-1])
+		}
+	})
+	defer fault.Set(nil)
+	less := o
+	less.MemoryLimit = 4 << 20
+	if c, err = hearth.Open(less); err != nil {
+		t.Fatal(err)
+	}
+	fault.Set(nil)
+	closeCache(t, c)
+	found := 0
+	for _, image := range images {
+		copyFile(image, o.Path) // into the same file: another one would be taken for a copy
+		if c, err = hearth.Open(o); err != nil {
+			t.Fatal(err)
+		}
+		c.WaitSwept()
+		do(c, func(s *hearth.Session) {
+			for i := range n {
+				var it hearth.Item
+				if s.Get([]byte(key(i)), &it) == hearth.OK {
+					if found++; it.Exptime != exptime {
+						t.Errorf("%s: %s has exptime %d, want %d", image, key(i), it.Exptime, exptime)
+					}
+				}
+			}
+		})
+		check(t, c)
+		closeCache(t, c)
+	}
+	if len(images) == 0 || found == 0 {
+		t.Errorf("%d images with %d items: nothing was looked at", len(images), found)
+	}
 }
