@@ -413,21 +413,18 @@ func TestAFloodingPipelineStarvesNobody(t *testing.T) {
 		}
 	})
 	wg.Go(func() { io.Copy(io.Discard, flood) })
+	until(t, "the flood to come and to yield", func() bool { return other.stat("conn_yields") > 0 })
 	var worst time.Duration
 	for range 300 {
 		begin := time.Now()
 		other.ask("get a\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n")
 		worst = max(worst, time.Since(begin))
 	}
-	yields := other.stat("conn_yields")
 	close(stop)
 	flood.Close()
 	wg.Wait()
 	if worst > time.Second {
 		t.Errorf("beside a flood a get took %v", worst)
-	}
-	if yields == 0 {
-		t.Error("the flood never yielded")
 	}
 }
 
