@@ -89,7 +89,8 @@ func (p Parts) chain(ref mmapslab.Ref) (chunks []mmapslab.Ref, ok bool) {
 //     writes its own place into the chunk's Link, which means nothing in an unswept page. The slab pages are not read, but for chained items, whose data chunks are marked
 //     too, behind the rest. Then everybody who was in a section leaves it: an item whose word was taken away before its mark has been disowned after that. Without the wait
 //     its taker might stand between the two, and step 4 would free a chunk that the taker then frees again.
-//  3. Chunks that several words name keep the first that may name it: a growth leaves a word in each table, and damage anything.
+//  3. Chunks that several words name keep the first that may name it: a growth leaves a word in each table, and damage anything. And words of chained items whose
+//     chain is not whole, or lies in part in pages that must go, are taken out: behind step 4, which frees their chunks, a kill would leave them live.
 //  4. Page by page, so that memory is read in order, each marked chunk that nobody disowned is linked into its segment, if the word's place is one to which the item's key leads; the
 //     disowned ones are retired, since somebody may be reading them; all others become free; and the page is swept. Marked chunks that hold no item, or another than their word
 //     says, for which it takes a fault of the disk or of ours, are taken out of the index by a pass of their own.
