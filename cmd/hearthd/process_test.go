@@ -114,14 +114,19 @@ func stat(t testing.TB, addr, name string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	return statOn(c, name)
+}
+
+// statOn is stat by a connection that is open already.
+func statOn(c net.Conn, name string) (value string) {
 	c.SetDeadline(time.Now().Add(patience))
 	io.WriteString(c, "stats\r\n")
 	for r := bufio.NewScanner(c); r.Scan() && r.Text() != "END"; {
 		if v, ok := strings.CutPrefix(r.Text(), "STAT "+name+" "); ok {
-			return v
+			value = v
 		}
 	}
-	return ""
+	return value
 }
 
 func TestStopsAtOnce(t *testing.T) {
