@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -15,6 +14,7 @@ import (
 	"hearth"
 	"hearth/cmd/hearthd/web"
 	"hearth/netproto/server"
+	"hearth/tools/clidoc"
 )
 
 const (
@@ -369,14 +369,10 @@ func listenEntries(lists []string) (entries []string, err error) {
 // helpOrder is the order of memcached's help.
 const helpOrder = "pUsaAldrumMckvhiVPfnLDtRCbBISFXWYeZoN"
 
-// version is our own version: set at link time in a release, otherwise what the go command knew of the source.
-var version = "devel"
+// version is our own version, set at link time in a release.
+var version string
 
-func init() {
-	if info, ok := debug.ReadBuildInfo(); ok && version == "devel" && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		version = info.Main.Version
-	}
-}
+func init() { version = clidoc.Version(version) }
 
 // versionLine is what -V prints. Scripts and configuration managers look for "memcached N.N.N" at its start to know what the server can do,
 // so the memcached we are like comes first and our own name behind it.

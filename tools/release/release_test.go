@@ -89,8 +89,14 @@ func TestTwoBuildsOfOneCommitAreTheSameBytes(t *testing.T) {
 	}
 	commit := strings.TrimSpace(run(t, "../..", nil, "git", "log", "-1", "--abbrev=12", "--format=%h"))
 	tag, _ := exec.Command("git", "describe", "--exact-match", "--match", "v[0-9]*").Output()
-	if version := run(t, one, nil, "linux_amd64/hearthd", "-V"); !strings.Contains(version, "."+commit+")") && (len(tag) == 0 || !strings.Contains(version, string(bytes.TrimSpace(tag)[1:]))) {
-		t.Errorf("-V says %q at commit %s", version, commit)
+	want := "0.0.0-"
+	if len(tag) > 0 {
+		want = string(bytes.TrimSpace(tag)[1:])
+	}
+	for program, flag := range map[string]string{"hearthd": "-V", "slabctl": "--version"} {
+		if version := run(t, one, nil, "linux_amd64/"+program, flag); !strings.Contains(version, want) || len(tag) == 0 && !strings.Contains(version, "."+commit) {
+			t.Errorf("%s says %q at commit %s", program, version, commit)
+		}
 	}
 }
 

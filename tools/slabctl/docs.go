@@ -17,7 +17,7 @@ func completionCommand() *cli.Command {
 			if err := arguments(c, "SHELL"); err != nil {
 				return err
 			}
-			text, err := clidoc.Completion(app(), c.Args().First())
+			text, err := clidoc.Completion(app(), c.Args().First(), nil)
 			if err != nil {
 				return fmt.Errorf("slabctl: %w", err)
 			}

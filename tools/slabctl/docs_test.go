@@ -2,10 +2,12 @@ package main
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
 	"hearth/tools/clidoc"
+	"hearth/tools/clidoc/clidoctest"
 )
 
 // The manual page and the completions have every command and every flag, and shells that are installed can read them.
@@ -41,28 +43,35 @@ func TestDocsHaveEveryCommandAndFlag(t *testing.T) {
 	}
 }
 
-// In bash, completing offers the commands, the flags of the command, and files.
-func TestBashCompletes(t *testing.T) {
-	bash, err := exec.LookPath("bash")
-	if err != nil {
-		t.Skip("bash is not installed")
+// Shells offer the commands, the flags of the command, and files.
+func TestShellsComplete(t *testing.T) {
+	for _, shell := range clidoc.Shells {
+		t.Run(shell, func(t *testing.T) {
+			for line, want := range map[string]string{
+				"slabctl re":                          "resize report",
+				"slabctl --no-progress prefixes --de": "--delimiter --depth",
+				"slabctl prefixes docs_te":            "docs_test.go",
+			} {
+				if got := clidoctest.Complete(t, shell, "slabctl", must(t, "completion", shell), line); !sameWords(got, strings.Fields(want)) {
+					t.Errorf("%q: %q, want %q", line, got, want)
+				}
+			}
+		})
 	}
-	complete := func(words string) string {
-		script := must(t, "completion", "bash") + "\nCOMP_WORDS=(" + words + "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _slabctl; echo ${COMPREPLY[@]}\n"
-		out, err := exec.Command(bash, "-c", script).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", words, err, out)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	for words, want := range map[string]string{
-		"slabctl re":                          "resize report",
-		"slabctl --no-progress prefixes --de": "--delimiter --depth",
-		"slabctl prefixes docs_te":            "docs_test.go",
-	} {
-		if got := complete(words); got != want {
-			t.Errorf("%s: %q, want %q", words, got, want)
-		}
+}
+
+func sameWords(a, b []string) bool {
+	slices.Sort(a)
+	slices.Sort(b)
+	return slices.Equal(a, b)
+}
+
+func TestVersionIsTheOneOfTheBuild(t *testing.T) {
+	was := version
+	t.Cleanup(func() { version = was })
+	version = "1.2.3"
+	if got := must(t, "--version"); got != "slabctl version 1.2.3\n" {
+		t.Errorf("%q", got)
 	}
 }
 

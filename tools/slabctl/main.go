@@ -9,7 +9,12 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"hearth/tools/clidoc"
 )
+
+// version is set at link time in a release.
+var version string
 
 func main() {
 	// The first signal ends the work in order, so that nothing half done stays; a second one ends the process.
@@ -31,6 +36,7 @@ func app() *cli.App {
 	a := &cli.App{
 		Name:        "slabctl",
 		Usage:       "look into slab files, of live, stopped and dead servers",
+		Version:     clidoc.Version(version),
 		Description: "slabctl opens slab files read-only and changes nothing in them, whether or not a server has them open.",
 		Commands: []*cli.Command{
 			infoCommand(), checkCommand(), classesCommand(), pagesCommand(), statsCommand(), sizesCommand(), ttlCommand(), agesCommand(), prefixesCommand(), topCommand(),
