@@ -309,7 +309,7 @@ func (c *Cache) create(file *mmapslab.File) (err error) {
 	}
 	region, options := c.indexParts()
 	fault.Point("hearth.create.stored")
-	if c.index, err = index.Create(c.store.Arena(), region, (*items)(c), options, firstBuckets); err != nil {
+	if c.index, err = index.Create(c.store.Arena(), region, c.store, options, firstBuckets); err != nil {
 		return err
 	}
 	return c.run()
@@ -357,7 +357,7 @@ func (c *Cache) attach(file *mmapslab.File, v restore.Verdict) (restore.Verdict,
 			store.TakeBack()
 		}
 		region, options := c.indexParts()
-		c.index, err = index.Attach(store.Arena(), region, (*items)(c), options)
+		c.index, err = index.Attach(store.Arena(), region, store, options)
 		fault.Point("hearth.attach.indexed")
 	}
 	if err == nil {
@@ -451,7 +451,7 @@ func (c *Cache) parts() restore.Parts {
 
 // indexParts returns what the index is made with, and makes what it needs.
 func (c *Cache) indexParts() (index.Region, index.Options) {
-	c.order = lru.New(c.store, (*items)(c), c.opts.LRU)
+	c.order = lru.New(c.store, (*owner)(c), c.opts.LRU)
 	if c.opts.TrackSizes {
 		c.order.CountSizes(c.opts.MaxItemSize)
 	}

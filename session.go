@@ -1,7 +1,6 @@
 package hearth
 
 import (
-	"bytes"
 	"math/bits"
 
 	"hearth/index"
@@ -186,26 +185,11 @@ func (s *Session) retire(ref mmapslab.Ref) {
 	s.limbo = append(s.limbo, ref)
 }
 
-// items is what index and lru ask the cache about items.
-type items Cache
-
-// Match is index.Items'.
-func (c *items) Match(ref mmapslab.Ref, key []byte) bool {
-	it, ok := c.store.Item(ref)
-	return ok && bytes.Equal(it.Key(), key)
-}
-
-// Hash is index.Items'.
-func (c *items) Hash(ref mmapslab.Ref) uint32 {
-	it, ok := c.store.Item(ref)
-	if !ok {
-		return 0
-	}
-	return it.Hash()
-}
+// owner answers what the lru asks about items.
+type owner Cache
 
 // Dead is lru.Owner's.
-func (c *items) Dead(ref mmapslab.Ref, now uint32) bool {
+func (c *owner) Dead(ref mmapslab.Ref, now uint32) bool {
 	it, ok := c.store.Item(ref)
 	if !ok {
 		return false
@@ -214,7 +198,7 @@ func (c *items) Dead(ref mmapslab.Ref, now uint32) bool {
 }
 
 // Reap is lru.Owner's.
-func (c *items) Reap(ref mmapslab.Ref) {
+func (c *owner) Reap(ref mmapslab.Ref) {
 	(*Cache)(c).keeper.session.evict(ref)
 }
 

@@ -1,6 +1,7 @@
 package mmapslab
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/crc32"
 )
@@ -131,6 +132,21 @@ func (s *Store) Item(ref Ref) (it Item, ok bool) {
 		return Item{}, false
 	}
 	return Item{head: chunk[:end:end], keyStart: keyStart, ref: ref}, true
+}
+
+// Match tells whether the key is that of the item at ref.
+func (s *Store) Match(ref Ref, key []byte) bool {
+	it, ok := s.Item(ref)
+	return ok && bytes.Equal(it.Key(), key)
+}
+
+// Hash returns the high half of the hash of the key of the item at ref, 0 if there is none.
+func (s *Store) Hash(ref Ref) uint32 {
+	it, ok := s.Item(ref)
+	if !ok {
+		return 0
+	}
+	return it.Hash()
 }
 
 // Ref returns where the item lies.

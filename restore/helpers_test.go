@@ -1,7 +1,6 @@
 package restore_test
 
 import (
-	"bytes"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -26,29 +25,16 @@ type fixture struct {
 	items map[string]mmapslab.Ref
 }
 
-type items struct{ store *mmapslab.Store }
+type owner struct{}
 
-func (i items) Match(ref mmapslab.Ref, key []byte) bool {
-	it, ok := i.store.Item(ref)
-	return ok && bytes.Equal(it.Key(), key)
-}
-
-func (i items) Hash(ref mmapslab.Ref) uint32 {
-	it, ok := i.store.Item(ref)
-	if !ok {
-		return 0
-	}
-	return it.Hash()
-}
-
-func (items) Dead(mmapslab.Ref, uint32) bool { return false }
-func (items) Reap(mmapslab.Ref)              {}
+func (owner) Dead(mmapslab.Ref, uint32) bool { return false }
+func (owner) Reap(mmapslab.Ref)              {}
 
 func (f *fixture) config() mmapslab.Config { return mmapslab.Config{Pages: f.pages, ChunkSizes: sizes} }
 
 func (f *fixture) indexParts() (*mmapslab.Arena, index.Region, index.Items, index.Options) {
 	state, half, size := f.Store.IndexRegion()
-	return f.Store.Arena(), index.Region{State: state, Half: half, HalfSize: size}, items{f.Store}, index.Options{}
+	return f.Store.Arena(), index.Region{State: state, Half: half, HalfSize: size}, f.Store, index.Options{}
 }
 
 const buckets = 64
@@ -67,7 +53,7 @@ func newFixture(t testing.TB) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Order = lru.New(f.Store, items{f.Store}, lru.Defaults)
+	f.Order = lru.New(f.Store, owner{}, lru.Defaults)
 	t.Cleanup(func() { f.Store.Close() })
 	return f
 }
@@ -91,7 +77,7 @@ func (f *fixture) kill(t testing.TB) restore.Swept {
 	if f.Index, err = index.Attach(a, r, i, o); err != nil {
 		t.Fatal(err)
 	}
-	f.Order = lru.New(f.Store, items{f.Store}, lru.Defaults)
+	f.Order = lru.New(f.Store, owner{}, lru.Defaults)
 	_, assigned, _ := f.Store.Pages()
 	swept, err := restore.Sweep(f.Parts, damaged, max(0, min(assigned, f.was)-f.pages), f.torn)
 	if err != nil {

@@ -42,9 +42,9 @@ func Inspect(path string) (*Inspected, error) {
 		return in, nil
 	}
 	in.Store, in.Inspection = store, found
-	in.Order = lru.New(store, reader{store}, lru.Defaults)
+	in.Order = lru.New(store, owner{}, lru.Defaults)
 	state, half, size := store.IndexRegion()
-	in.Index, in.IndexErr = index.Inspect(store.Arena(), index.Region{State: state, Half: half, HalfSize: size}, reader{store})
+	in.Index, in.IndexErr = index.Inspect(store.Arena(), index.Region{State: state, Half: half, HalfSize: size}, store)
 	if in.IndexErr != nil {
 		in.Index = nil
 	}
@@ -75,24 +75,11 @@ func (in *Inspected) Close() error {
 	return in.Store.Close()
 }
 
-// reader is what index and lru ask about items.
-type reader struct{ store *mmapslab.Store }
+// owner is the lru's where nobody serves: no item dies.
+type owner struct{}
 
-func (r reader) Match(ref mmapslab.Ref, key []byte) bool {
-	it, ok := r.store.Item(ref)
-	return ok && bytes.Equal(it.Key(), key)
-}
-
-func (r reader) Hash(ref mmapslab.Ref) uint32 {
-	it, ok := r.store.Item(ref)
-	if !ok {
-		return 0
-	}
-	return it.Hash()
-}
-
-func (reader) Dead(mmapslab.Ref, uint32) bool { return false }
-func (reader) Reap(mmapslab.Ref)              {}
+func (owner) Dead(mmapslab.Ref, uint32) bool { return false }
+func (owner) Reap(mmapslab.Ref)              {}
 
 // Fate is whether an item may still be given out.
 type Fate int

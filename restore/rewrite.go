@@ -55,13 +55,13 @@ func NewWriter(path string, o WriterOptions) (*Writer, error) {
 	const load = 0.65
 	buckets := max(firstBuckets, uint64(float64(o.Items)/(8*load))/2*2)
 	buckets = min(buckets, uint64(size/64)/2*2)
-	w.Index, err = index.Create(w.Store.Arena(), index.Region{State: state, Half: half, HalfSize: size}, reader{w.Store},
+	w.Index, err = index.Create(w.Store.Arena(), index.Region{State: state, Half: half, HalfSize: size}, w.Store,
 		index.Options{Populate: w.Store.BackIndex, Discard: w.Store.Discard}, uint32(buckets))
 	if err != nil {
 		w.Store.Close()
 		return nil, err
 	}
-	w.Order = lru.New(w.Store, reader{w.Store}, lru.Defaults)
+	w.Order = lru.New(w.Store, owner{}, lru.Defaults)
 	w.hasher = w.Store.Hasher()
 	return w, nil
 }
@@ -73,26 +73,27 @@ func (w *Writer) Add(key, value []byte, f mmapslab.Fields, m mmapslab.Meta) bool
 	m &^= mmapslab.Copying | mmapslab.Linked | mmapslab.ListedApart
 	chunks, chained := shape(w.Store, len(key), len(value))
 	var refs []mmapslab.Ref
-	for _, class := range chunks {
-		ref, ok := w.alloc(class)
+	var ref, last mmapslab.Ref
+	for i, class := range chunks {
+		chunk, ok := w.alloc(class)
 		if !ok {
 			w.Store.Free(refs...)
 			return false
 		}
-		refs = append(refs, ref)
-	}
-	ref := refs[0]
-	if chained {
-		ref |= mmapslab.Chained
-	}
-	w.Store.WriteItem(ref, key, len(value), &f, m)
-	if chained {
-		for last, data := ref, refs[1:]; len(value) > 0; data = data[1:] {
-			n := min(len(value), w.Store.ChunkMax()-mmapslab.DataHeaderSize)
-			copy(w.Store.AppendData(last, data[0], n), value[:n])
-			last, value = data[0], value[n:]
+		refs = append(refs, chunk)
+		if i == 0 {
+			if ref = chunk; chained {
+				ref |= mmapslab.Chained
+			}
+			w.Store.WriteItem(ref, key, len(value), &f, m)
+			last = ref
+			continue
 		}
-	} else {
+		n := min(len(value), w.Store.ChunkMax()-mmapslab.DataHeaderSize)
+		copy(w.Store.AppendData(last, chunk, n), value[:n])
+		last, value = chunk, value[n:]
+	}
+	if !chained {
 		it := w.Store.Unsealed(ref)
 		copy(it.Value(), value)
 	}
