@@ -232,3 +232,43 @@ func TestScrubberAndEvictionEndWhatDamagedWordsLeave(t *testing.T) {
 		closeCache(t, c)
 	}
 }
+
+// TestNoFlippedBitOfAWordBringsAValueBack flips each bit of each index word of keys whose values were replaced over and over, so that old ones are all around, with right
+// checksums.
+func TestNoFlippedBitOfAWordBringsAValueBack(t *testing.T) {
+	c := open(t, hearth.Options{MemoryLimit: 4 << 20, MaxItemSize: 1 << 20, SlabSizes: []int{128, 512}, Verify: hearth.VerifyAlways, HeapArena: true})
+	const keys, times = 40, 20
+	value := func(n, seq int) string { return strings.Repeat(fmt.Sprint(n, ".", seq, "|"), 10) }
+	for seq := range times {
+		for n := range keys {
+			do(c, func(s *hearth.Session) { store(s, hearth.Set, fmt.Sprint("key", n), value(n, seq), 0, 0) })
+		}
+	}
+	for c.Waiting() > 0 { // until what was replaced is free
+		c.Round()
+	}
+	region := c.IndexEnd()
+	flipped := 0
+	for off := region[0]; off < region[1]; off += 8 {
+		w := c.Arena().Word(off)
+		was := w.Load()
+		if was == 0 {
+			continue
+		}
+		for bit := range 64 {
+			w.Store(was ^ 1<<bit)
+			do(c, func(s *hearth.Session) {
+				for n := range keys {
+					if got, ok := get(s, fmt.Sprint("key", n)); ok && got != value(n, times-1) {
+						t.Errorf("word %#x with bit %d flipped: key%d is %.30q", was, bit, n, got)
+					}
+				}
+			})
+			w.Store(was)
+			flipped++
+		}
+	}
+	if flipped != keys*64 {
+		t.Errorf("%d bits flipped, want those of %d words", flipped, keys)
+	}
+}

@@ -100,7 +100,8 @@
 // Meta is the one word that changes after an item is published (R6): see Meta for its bits. Everything else is written before the index
 // word that names the item, which is what makes it live, and never again until the chunk is free and nobody can be reading it (R1, R4, R5). So a
 // kill finds whole items behind all live words, and garbage only where no word points. Nothing in a chunk says whether it is live: what would,
-// would have to change together with the index word, and a kill between the two would bring deleted values back.
+// would have to change together with the index word, and a kill between the two would bring deleted values back. The other way round, a free chunk is no item
+// (see Store.Free), though a kill may leave one that looks like it until the sweep comes by.
 //
 // The word at 32 has its meaning in free and data chunks too: its Linked bit is clear. That is why data chunks begin their bytes at 40. The LRU
 // keeps notes about hits, which may name a chunk that has become something else since, and tells by this bit. In a data chunk the rest of the word says
@@ -110,6 +111,10 @@
 // flipped bit sent elsewhere does not validate. The Refs of data chunks are not in it, since one that leads elsewhere brings other bytes: so a data
 // chunk is moved by one store to the Ref that leads to it. It is for damage: a kill leaves no item that it would find. The Chained
 // bit stands in the item and in its Ref: the sweep needs it without reading every item, those who come by a chunk id without the Ref.
+//
+// Meta and the live words have no checksum, since they change in place and have no room for one: a touch would be two stores, or a word that says less. Damage there brings no byte
+// that nobody stored and no value that was replaced or deleted, which the index words tell. A bit that flips in an exptime lets the item expire early or late; in the flush word it
+// flushes what was not, or takes a flush back; in the cache's time or its last CAS it moves these.
 //
 // # Free chunks, lists and the checkpoint
 //

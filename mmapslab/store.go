@@ -541,6 +541,9 @@ func (s *Store) CutLists() uint64 { return s.cutLists.Load() }
 const poison = 0xdb
 
 // Free gives chunks back, of any classes. Nobody may hold a pointer into them. A chained item's data chunks are not followed.
+//
+// What was an item is none any more. It would be found by nobody, but for a bit that flips in the index word of its key: a value that was replaced, in the chunk beside that
+// of the new one, would be back with a right checksum.
 func (s *Store) Free(refs ...Ref) {
 	for i := 0; i < len(refs); {
 		classID := s.Class(refs[i])
@@ -549,9 +552,11 @@ func (s *Store) Free(refs ...Ref) {
 		for n < len(refs) && s.Class(refs[n]) == classID {
 			n++
 		}
-		if invariants.Enabled {
-			for _, ref := range refs[i:n] {
+		for _, ref := range refs[i:n] {
+			if invariants.Enabled {
 				s.poison(ref)
+			} else {
+				s.forget(ref.Offset())
 			}
 		}
 		c.mu.Lock()
@@ -565,6 +570,13 @@ func (s *Store) Free(refs ...Ref) {
 		}
 		c.mu.Unlock()
 		i = n
+	}
+}
+
+// forget makes an item none.
+func (s *Store) forget(off int64) {
+	if kind := s.arena.Bytes(off, 1); kind[0] == kindItem {
+		kind[0] = 0
 	}
 }
 
@@ -747,7 +759,9 @@ func (s *Store) RebuildFree(page uint32, used func(slot uint32) bool) {
 			continue
 		}
 		id := page<<slotBits | (slot - 1)
-		s.arena.Word(s.layout.pagesOffset(page) + int64(slot-1)*int64(c.size) + metaOffset).Store(0)
+		off := s.layout.pagesOffset(page) + int64(slot-1)*int64(c.size)
+		s.forget(off)
+		s.arena.Word(off + metaOffset).Store(0)
 		s.Link(id).Next = head
 		if head = id; tail == 0 {
 			tail = id

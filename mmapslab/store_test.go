@@ -400,3 +400,28 @@ func TestChunksAreFoundAtTheirPlacesAndNowhereElse(t *testing.T) {
 	s.Arena().Prefetch(nil)
 	s.Arena().Prefetch([]int64{0, 1 << 60, -64}) // where no memory is, nothing happens
 }
+
+// A bit that flips in an index word must not lead to a value that was replaced.
+func TestAFreeChunkIsNoItem(t *testing.T) {
+	s := newHeapStore(t, 2, 96)
+	put := func() mmapslab.Ref {
+		ref := alloc(t, s, 1)
+		s.WriteItem(ref, []byte("key"), 0, &mmapslab.Fields{}, 0)
+		s.Seal(ref, 1, 0)
+		if it, ok := s.Item(ref); !ok || !s.Verify(&it) {
+			t.Fatal("it is no item")
+		}
+		return ref
+	}
+	freed, left := put(), put()
+	s.Free(freed)
+	if _, ok := s.Item(freed); ok {
+		t.Error("what was freed is found as an item")
+	}
+	// What a kill left in nobody's hands.
+	page, _ := s.Place(left)
+	s.RebuildFree(page, func(uint32) bool { return false })
+	if _, ok := s.Item(left); ok {
+		t.Error("what a sweep makes free is found as an item")
+	}
+}
