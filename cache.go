@@ -220,7 +220,7 @@ func open(o Options, file *mmapslab.File) (c *Cache, err error) {
 	}
 	super := c.store.Super()
 	c.restart.verdict, c.restart.items, c.restart.unclean, c.restart.ownFaults = verdict, c.index.Len(), super.Unclean, super.OwnFaults
-	c.verifyFromNow(verdict.Torn || verdict.OtherBoot && o.Verify == VerifyAttach)
+	c.verifyFromNow(verdict.Torn || verdict.Carried && o.Verify == VerifyAttach)
 	c.restart.attach = time.Since(began)
 	o.Logger.Info("cache opened", "file", o.Path, "start", verdict.Kind.String(), "reason", verdict.Reason, "items", c.restart.items,
 		"attach", c.restart.attach, "sweep", c.restart.sweep, "sweeping", c.sweeper.Load() != nil)

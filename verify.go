@@ -13,9 +13,11 @@ import (
 type Verify uint8
 
 const (
-	VerifyAttach Verify = iota // at the first touch after a start that crossed a boot, since the file has been on a disk then
-	VerifyAlways               // at every touch
-	VerifyNever                // not at all, but after a power loss (WarmAfterPowerLoss)
+	// VerifyAttach is at the first touch after a start that crossed a boot or a mount, or found a copy: the file has been on a disk then. Not after others: its pages have stayed in
+	// memory, which a server that goes on does not verify either. (A disk's pages may be read anew while they are served, too: that is what the scrubber is for.)
+	VerifyAttach Verify = iota
+	VerifyAlways        // at every touch
+	VerifyNever         // not at all, but after a power loss (WarmAfterPowerLoss)
 )
 
 // verifier knows whose checksums are still to be looked at. There is none most of the time, which costs a lookup one load and one branch.
@@ -25,9 +27,9 @@ type verifier struct {
 }
 
 // verifyFromNow makes the verifier that a start asks for.
-func (c *Cache) verifyFromNow(otherBoot bool) {
+func (c *Cache) verifyFromNow(carried bool) {
 	v := &verifier{always: c.opts.Verify == VerifyAlways, due: make([]atomic.Pointer[[]atomic.Uint64], c.store.Room()+1)}
-	if otherBoot && !v.always {
+	if carried && !v.always {
 		for page := range v.due {
 			if perPage := c.store.PerPage(uint32(page)); perPage > 0 {
 				bits := make([]atomic.Uint64, (perPage+63)/64)
@@ -38,7 +40,7 @@ func (c *Cache) verifyFromNow(otherBoot bool) {
 			}
 		}
 	}
-	if v.always || otherBoot {
+	if v.always || carried {
 		c.verifier.Store(v)
 	}
 }

@@ -25,8 +25,9 @@ func (k Kind) String() string { return [...]string{"cold", "clean", "unclean"}[k
 type Verdict struct {
 	Kind   Kind
 	Reason string
-	// OtherBoot: the file has been on a disk, or in the memory of another machine, since it was written. Its items' checksums are worth a look.
-	OtherBoot bool
+	// Carried: the file was read from a disk, or copied, since it was written, maybe on another machine. Its items' checksums are worth a look. Otherwise its pages have stayed in
+	// memory, and nothing could happen to them that could not while they were served.
+	Carried bool
 	// Torn: it may be old in parts, as after a power loss, and is taken over all the same. Nothing but the items can be trusted, and these only with their checksums.
 	Torn bool
 }
@@ -60,7 +61,8 @@ func Judge(f *mmapslab.File, pages int, here Here, want Policy) Verdict {
 	l := &sb.Layout
 	clean := sb.State == mmapslab.Clean || sb.State == mmapslab.CleanDurable
 	sameBoot := sb.BootID == here.BootID && sb.ClockBoot <= here.SinceBoot // a machine restored from an image may repeat its boot id
-	warm := Verdict{Kind: Clean, Reason: "clean stop", OtherBoot: !sameBoot}
+	copied := sb.Inode != f.Inode || sb.Device != f.Device
+	warm := Verdict{Kind: Clean, Reason: "clean stop", Carried: !sameBoot || copied || f.OnDisk && sb.MountID != f.MountID}
 	torn := ""
 	switch {
 	case sb.Version != mmapslab.Version:
@@ -81,7 +83,7 @@ func Judge(f *mmapslab.File, pages int, here Here, want Policy) Verdict {
 		return cold("%s, want running or clean", sb.State)
 	case int(l.Room) < pages:
 		return cold("room for %d pages of memory, want %d", l.Room, pages)
-	case !clean && (sb.Inode != f.Inode || sb.Device != f.Device):
+	case !clean && copied:
 		return cold("file %d:%d, want %d:%d: it is a copy of one that was not closed", f.Device, f.Inode, sb.Device, sb.Inode)
 	case sb.OwnFaults >= FaultsMost:
 		return cold("%d servers in a row died by faults of their own, want fewer than %d%s", sb.OwnFaults, FaultsMost, firstLine(": ", f.Note))
@@ -102,7 +104,7 @@ func Judge(f *mmapslab.File, pages int, here Here, want Policy) Verdict {
 		if !want.PowerLoss {
 			return cold("%s", torn)
 		}
-		warm = Verdict{Kind: Unclean, Reason: torn, OtherBoot: true, Torn: true}
+		warm = Verdict{Kind: Unclean, Reason: torn, Carried: true, Torn: true}
 	}
 	if want.MaxDown > 0 {
 		if down := downFor(f, here, sameBoot); down < 0 {

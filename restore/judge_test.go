@@ -182,3 +182,27 @@ func mmapslabLayout(t *testing.T, room uint32, f *mmapslab.File) mmapslab.Layout
 	}
 	return l
 }
+
+// Checksums are looked at where the bytes have been elsewhere than in this machine's memory.
+func TestKnowsAFileThatWasCarried(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		change  func(f *mmapslab.File)
+		carried bool
+	}{
+		{"it stayed", func(*mmapslab.File) {}, false},
+		{"killed", func(f *mmapslab.File) { f.Super.State = mmapslab.Running }, false},
+		{"another mount of what is in memory", func(f *mmapslab.File) { f.MountID, f.OnDisk = 10, false }, false},
+		{"another boot", func(f *mmapslab.File) { f.Super.BootID[0] = 9 }, true},
+		{"another mount", func(f *mmapslab.File) { f.MountID = 10 }, true},
+		{"a copy", func(f *mmapslab.File) { f.Inode = 99 }, true},
+		{"on another device", func(f *mmapslab.File) { f.Device = 99 }, true},
+	} {
+		f := goodFile(t)
+		f.Super.State = mmapslab.CleanDurable
+		c.change(f)
+		if v := restore.Judge(f, 8, here, restore.Policy{}); v.Kind == restore.Cold || v.Carried != c.carried {
+			t.Errorf("%s: %v, carried %t, want %t", c.name, v.Kind, v.Carried, c.carried)
+		}
+	}
+}

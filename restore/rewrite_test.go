@@ -35,7 +35,7 @@ func finished(t *testing.T, w *restore.Writer, path string) *restore.Inspected {
 	}
 	in := inspect(t, path)
 	here := restore.Here{BootID: restore.BootID(), SinceBoot: int64(restore.SinceBoot()), Wall: writtenAt}
-	if v := restore.Judge(in.File, int(in.File.Super.PageLimit), here, restore.Policy{}); v.Kind != restore.Clean || v.OtherBoot {
+	if v := restore.Judge(in.File, int(in.File.Super.PageLimit), here, restore.Policy{}); v.Kind != restore.Clean || v.Carried {
 		t.Errorf("a start finds it %v (%s), want clean", v.Kind, v.Reason)
 	}
 	return in
