@@ -391,6 +391,103 @@ func (j *damageJob) work(c *hearth.Cache, i int, what string) {
 	}
 }
 
+// TestPartsDamagedTogetherCostNoMoreThanTheyHold damages a superblock, a page's descriptor and index words at once, of files of a clean stop and of a kill: the start is warm, and what
+// is lost was in that page or under these words. Without either superblock it is cold.
+func TestPartsDamagedTogetherCostNoMoreThanTheyHold(t *testing.T) {
+	const n, words, pageTable = 3000, 20, 1 << 20
+	o := hearth.Options{Path: filepath.Join(t.TempDir(), "slab"), MemoryLimit: 8 << 20, MaxItemSize: 256 << 10, ChunkMax: 16 << 10, SlabSizes: []int{256, 1024}, Clock: newClock()}
+	value := func(i int) string { return strings.Repeat(fmt.Sprint(i, " "), 1+i%180) }
+	for round := range 12 {
+		r := rand.New(rand.NewPCG(max(*seedWanted, 1), uint64(round)))
+		if err := os.Truncate(o.Path, 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		c, err := hearth.Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pageOf, pages := make([]int64, n), map[int64]int{}
+		var super [216]byte
+		do(c, func(s *hearth.Session) {
+			for i := range n {
+				if _, st := store(s, hearth.Set, fmt.Sprint("key", i), value(i), 0, 0); st != hearth.OK {
+					t.Fatal(i, st)
+				}
+			}
+		})
+		copy(super[:], c.Arena().Bytes(0, len(super)))
+		first := int64(binary.LittleEndian.Uint64(super[120:]))
+		for i := range n {
+			item, _ := c.Offset(fmt.Sprint("key", i))
+			pageOf[i] = (item-first)>>20 + 1
+			pages[pageOf[i]]++
+		}
+		if len(pages) < 3 {
+			t.Fatalf("%d pages", len(pages))
+		}
+		if round%2 == 0 {
+			closeCache(t, c)
+		} else if err := c.Abandon(); err != nil {
+			t.Fatal(err)
+		}
+
+		image := takeSnapshot(t, o.Path)
+		flip := func(off int64) { image.page(off &^ 4095)[off&4095] ^= 1 << r.IntN(8) }
+		both := round%6 >= 4
+		flip(int64(round%4/2)*4096 + r.Int64N(212))
+		if both {
+			flip(r.Int64N(212))
+			flip(4096 + r.Int64N(212))
+		}
+		lost := 1 + r.Int64N(int64(len(pages)))
+		flip(pageTable + lost*64 + r.Int64N(8))
+		var at []int64 // the index words
+		from, to := int64(binary.LittleEndian.Uint64(super[88:])), int64(binary.LittleEndian.Uint64(super[112:]))
+		for off := from; off < to; off += 4096 {
+			page := image.page(off)
+			for i := 0; i < 4096; i += 8 {
+				if binary.NativeEndian.Uint64(page[i:]) != 0 {
+					at = append(at, off+int64(i))
+				}
+			}
+		}
+		for range words {
+			flip(at[r.IntN(len(at))] + r.Int64N(8))
+		}
+		image.write(t, o.Path)
+
+		hits := 0
+		for start := range 2 { // the second one finds what the first made of it
+			if c, err = hearth.Open(o); err != nil {
+				t.Fatal(err)
+			}
+			c.WaitSwept()
+			st := c.Stats()
+			if (st.RestartKind == "cold") != (both && start == 0) {
+				t.Fatalf("round %d, start %d: %s: %s", round, start, st.RestartKind, st.RestartReason)
+			}
+			check(t, c)
+			found := 0
+			do(c, func(s *hearth.Session) {
+				for i := range n {
+					got, ok := get(s, fmt.Sprint("key", i))
+					if ok && got != value(i) || ok && pageOf[i] == lost {
+						t.Errorf("round %d: key%d, of page %d, is %.30q", round, i, pageOf[i], got)
+					}
+					if ok {
+						found++
+					}
+				}
+			})
+			if least := n - pages[lost] - words; !both && found < least || start == 1 && found != hits {
+				t.Errorf("round %d, start %d: %d found, want at least %d; %d at the start before", round, start, found, least, hits)
+			}
+			hits = found
+			closeCache(t, c)
+		}
+	}
+}
+
 // composer makes files as a power loss might leave them.
 type composer struct {
 	snapshots []snapshot // the first is of the clean stop before
