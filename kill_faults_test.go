@@ -87,7 +87,8 @@ func (e *pointEnding) opening() {
 		case "kill":
 			die()
 		case "panic":
-			panic("planted at " + at)
+			fmt.Println("planted at", at) // the report may be of another panic: the deferred unlocks of this one let others at what it left half done
+			panic("planted")
 		}
 		time.AfterFunc(time.Duration(rand.Int64N(int64(20*time.Millisecond))), die)
 		select {}
@@ -125,7 +126,8 @@ func TestALifeThatEndsAtAnyPointLosesNothing(t *testing.T) {
 			most = 3
 		}
 		e.left.Store(1 + rand.New(rand.NewPCG(seed, 6)).Int64N(most))
-		if e.close || e.name == "hearth.create.stored" || strings.HasPrefix(e.name, "hearth.attach.") {
+		once := []string{"hearth.create.stored", "index.grow.sized", "index.grow.started", "index.grow.discarded"}
+		if e.close || slices.Contains(once, e.name) || strings.HasPrefix(e.name, "hearth.attach.") {
 			e.left.Store(1)
 		}
 		lanes := killLanes(dir)
