@@ -2,12 +2,16 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
 	"golang.org/x/sys/unix"
@@ -87,6 +91,146 @@ func TestAFileThatIsSpoiledUnderAServerIsTold(t *testing.T) {
 			}
 			t.Logf("exit %d; the next start is %s: %s", code, stat(t, p.addr, "restart_kind"), stat(t, p.addr, "restart_reason"))
 		})
+	}
+}
+
+// dataOf returns the parts of a mapped file that have memory.
+func dataOf(t *testing.T, f *os.File, mem []byte) (parts [][]byte) {
+	t.Helper()
+	for end := int64(0); ; {
+		from, err := unix.Seek(int(f.Fd()), end, unix.SEEK_DATA)
+		if err != nil {
+			return parts
+		}
+		if end, err = unix.Seek(int(f.Fd()), from, unix.SEEK_HOLE); err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, mem[from:end])
+	}
+}
+
+// TestBitsThatFlipUnderAServerAreNotServed flips bits all over the file of a server that verifies, between what two clients store and read. A value is the one that was stored last, or
+// gone.
+func TestBitsThatFlipUnderAServerAreNotServed(t *testing.T) {
+	const keys, clients = 1000, 2
+	flips := 300
+	if long {
+		flips = 20_000
+	}
+	start := drawSeed(t)
+	file := newFile(t)
+	p := startHearthd(t, "-e", file, "-m", "16", "-o", "verify=always,slab_chunk_max=16,scrub_rate=100")
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(mem)
+	step, ended := make(chan bool), make(chan bool, clients)
+	var stop atomic.Bool
+	var all sync.WaitGroup
+	var hits, misses atomic.Int64
+	for client := range clients {
+		all.Go(func() {
+			defer func() { ended <- true }()
+			draw := rand.New(rand.NewPCG(start, uint64(client+1)))
+			conn := dial(p.addr)
+			defer conn.Close()
+			var entries [keys]entry
+			for i := range entries {
+				entries[i] = entry{key: fmt.Sprintf("key-%d-%d", client, i), may: [][]byte{nil}}
+			}
+			for !stop.Load() {
+				select {
+				case step <- true:
+				default:
+				}
+				e := &entries[draw.IntN(keys)]
+				it, err := conn.Get(e.key)
+				var got []byte
+				if err == nil {
+					got = it.Value
+					hits.Add(1)
+				} else if misses.Add(1); err != memcache.ErrCacheMiss {
+					t.Errorf("get: %v", err)
+					return
+				}
+				if err := e.read(got, true); err != nil {
+					t.Error(err)
+					return
+				}
+				if draw.IntN(3) > 0 {
+					continue
+				}
+				e.seq++
+				size := 60 + draw.IntN(2000)
+				if draw.IntN(50) == 0 { // chained
+					size = 20_000 + draw.IntN(30_000)
+				}
+				value := appendRecord(nil, e.key, client, e.seq, size)
+				switch err := conn.Set(&memcache.Item{Key: e.key, Value: value}); {
+				case err == nil:
+					e.expect(value)
+				case strings.Contains(err.Error(), "SERVER_ERROR out of memory"): // then the old value is gone
+					e.expect(nil)
+				case strings.Contains(err.Error(), "SERVER_ERROR Out of memory during read"): // then, as in memcached, it stays
+				default:
+					t.Errorf("set: %v", err)
+					return
+				}
+			}
+		})
+	}
+	await := func(steps int) {
+		for late := time.After(patience / 2); steps > 0; steps-- {
+			select {
+			case <-step:
+			case <-ended:
+				stop.Store(true)
+				return
+			case <-late:
+				p.stop(t, syscall.SIGQUIT)
+				t.Fatalf("it answers no more:\n%s", p.stderr)
+			}
+		}
+	}
+	draw, flipped := rand.New(rand.NewPCG(start, 0)), 0
+	var parts [][]byte // what is no hole
+	for await(5000); flipped < flips && !stop.Load(); await(5) {
+		if flipped%1000 == 0 {
+			parts = dataOf(t, f, mem)
+		}
+		part := parts[draw.IntN(len(parts))]
+		if draw.IntN(2) == 0 { // else most would be in the pages
+			part = parts[draw.IntN(min(len(parts), 8))]
+		}
+		for range 1000 {
+			if at := draw.IntN(len(part)); part[at] != 0 {
+				part[at] ^= 1 << draw.IntN(8)
+				flipped++
+				break
+			}
+		}
+	}
+	stop.Store(true)
+	all.Wait()
+	t.Logf("%d bits flipped; %d hits, %d misses, %s corrupt_items", flipped, hits.Load(), misses.Load(), stat(t, p.addr, "corrupt_items"))
+	if hits.Load() == 0 || stat(t, p.addr, "corrupt_items") == "0" {
+		t.Error("nothing was read, or no damage was found")
+	}
+	p.stop(t, syscall.SIGKILL)
+	p = startHearthd(t, "-e", file, "-m", "16")
+	store(t, p.addr, "k", "v")
+	if !holds(t, p.addr, "k", "v") {
+		t.Error("the next one does not serve")
 	}
 }
 
