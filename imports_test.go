@@ -43,7 +43,7 @@ var owners = map[string][]string{
 
 	"github.com/HdrHistogram/hdrhistogram-go": {"hearth/tools/mcbench"},
 	"github.com/schollz/progressbar/v3":       {"hearth/tools/slabctl"},
-	"golang.org/x/term":                       {"hearth/tools/slabctl"},
+	"golang.org/x/term":                       {"hearth/tools/mcbench", "hearth/tools/slabctl"},
 
 	"github.com/coreos/go-systemd/v22/activation": {"hearth/cmd/hearthd"},
 	"github.com/coreos/go-systemd/v22/daemon":     {"hearth/cmd/hearthd"},

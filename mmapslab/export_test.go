@@ -12,6 +12,7 @@ const (
 	LinkStride     = linkStride
 	SlotBits       = slotBits
 	FirstFormer    = maxClasses + 1
+	Portable       = portable
 )
 
 func (sb *Superblock) Encode() []byte                 { return sb.encode() }

@@ -1,7 +1,7 @@
 package mmapslab
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -132,10 +132,10 @@ func isAt(f *os.File, path string) (bool, error) {
 }
 
 // holder finds the pid of the process that has the lock: from the kernel's list, else from the superblock.
-func holder(f *os.File) string {
-	if pid := lockHolder(f); pid != "" {
-		return pid
-	}
+func holder(f *os.File) string { return cmp.Or(lockHolder(f), superPID(f)) }
+
+// superPID is the pid in the superblock.
+func superPID(f *os.File) string {
 	buf := make([]byte, superblockSize)
 	if _, err := f.ReadAt(buf, superblockA); err == nil {
 		if sb, _ := decodeSuperblock(buf); sb != nil {
@@ -145,44 +145,15 @@ func holder(f *os.File) string {
 	return "unknown"
 }
 
-// lockHolder is the kernel's answer, "" for none.
-func lockHolder(f *os.File) string {
-	var st unix.Stat_t
-	if unix.Fstat(int(f.Fd()), &st) == nil {
-		if locks, err := os.ReadFile("/proc/locks"); err == nil {
-			want := fmt.Sprintf(" %02x:%02x:%d ", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
-			for line := range bytes.Lines(locks) {
-				if fields := bytes.Fields(line); bytes.Contains(line, []byte(want)) && len(fields) > 4 && string(fields[1]) == "FLOCK" {
-					return string(fields[4])
-				}
-			}
-		}
-	}
-	return ""
-}
-
 // look reads what a restart is judged by.
 func (file *File) look() error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.f.Fd()), &st); err != nil {
 		return fmt.Errorf("mmapslab: open %s: fstat: %w", file.path, err)
 	}
-	file.Size, file.Device, file.Inode = st.Size, st.Dev, st.Ino
-	var stx unix.Statx_t
-	const mountIDUnique = 0x4000 // STATX_MNT_ID_UNIQUE, Linux 6.8; older kernels leave the plain id, which may be used again
-	if unix.Statx(int(file.f.Fd()), "", unix.AT_EMPTY_PATH, mountIDUnique|unix.STATX_MNT_ID, &stx) == nil {
-		file.MountID = stx.Mnt_id
-	}
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(file.f.Fd()), &fs); err != nil {
-		return fmt.Errorf("mmapslab: open %s: statfs: %w", file.path, err)
-	}
-	switch int64(fs.Type) {
-	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.HUGETLBFS_MAGIC:
-	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.V9FS_MAGIC:
-		return fmt.Errorf("mmapslab: open %s: file system type %#x is a network's, want a local one", file.path, fs.Type)
-	default:
-		file.OnDisk = true
+	file.Size, file.Device, file.Inode = st.Size, uint64(st.Dev), st.Ino
+	if err := file.lookAround(); err != nil {
+		return fmt.Errorf("mmapslab: open %s: %w", file.path, err)
 	}
 	if file.Size == 0 {
 		file.Reason = "the file is new"
@@ -244,8 +215,7 @@ func (file *File) word(at int64) uint64 {
 // OpenFile returns it as Note. It is for the last words of a dying process, which the Go runtime writes by itself to where debug.SetCrashOutput says. Appending,
 // rather than writing at the layout's end: a file that was cut off stays one.
 func (file *File) OpenNotes() (*os.File, error) {
-	// By descriptor: the file at the path may be another one by now.
-	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", file.f.Fd()), os.O_WRONLY|os.O_APPEND, 0)
+	f, err := file.openAgain(os.O_WRONLY | os.O_APPEND)
 	if err != nil {
 		return nil, fmt.Errorf("mmapslab: open %s for notes: %w", file.path, err)
 	}
@@ -349,47 +319,19 @@ func (s *Store) back(off, n int64) error {
 	return nil
 }
 
-// allocate has the file's disk set space aside.
-func (s *Store) allocate(off, n int64) error {
-	for s.file != nil && !s.file.heap {
-		err := unix.Fallocate(int(s.file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
-		if err == nil {
-			break
-		}
-		if err != unix.EINTR {
-			return fmt.Errorf("mmapslab: allocate %d bytes at %d of %s: %w", n, off, s.file.path, err)
-		}
-	}
-	return nil
-}
-
-// populate faults pages in, where it can: on a full disk it does not. Kernels before 5.14 do not know it: then they fault in one by one.
-func (s *Store) populate(off, n int64) {
-	const pageMask = 4095
-	from, to := off&^pageMask, (off+n+pageMask)&^pageMask
-	_ = unix.Madvise(s.arena.mem[from:min(to, int64(len(s.arena.mem)))], unix.MADV_POPULATE_WRITE)
-}
-
-// Discard zeroes [off, off+n) and gives its memory back. Both must be multiples of 4096.
+// Discard zeroes [off, off+n) and gives its memory back, where the system can. Both must be multiples of 4096.
 func (s *Store) Discard(off, n int64) error {
-	switch {
-	case s.file != nil && !s.file.heap:
-		if err := unix.Fallocate(int(s.file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE|unix.FALLOC_FL_PUNCH_HOLE, off, n); err != nil {
-			return fmt.Errorf("mmapslab: punch %d bytes at %d of %s: %w", n, off, s.file.path, err)
-		}
-	case s.arena.unmap != nil:
-		if err := unix.Madvise(s.arena.mem[off:off+n], unix.MADV_DONTNEED); err != nil {
-			return fmt.Errorf("mmapslab: discard %d bytes at %d: %w", n, off, err)
-		}
-	default:
+	if s.arena.unmap == nil {
 		clear(s.arena.Bytes(off, int(n))) // nobody uses it, as nobody could while it is punched out
+		return nil
 	}
-	return nil
+	return s.discard(off, n)
 }
 
-// sync writes [off, off+n) to the disk; both must be multiples of 4096.
+// sync writes [off, off+n) to the disk. The system wants whole pages of memory.
 func (s *Store) sync(off, n int64) error {
-	if err := unix.Msync(s.arena.mem[off:off+n], unix.MS_SYNC); err != nil {
+	from := off &^ int64(os.Getpagesize()-1)
+	if err := unix.Msync(s.arena.mem[from:off+n], unix.MS_SYNC); err != nil {
 		return fmt.Errorf("mmapslab: sync %s: %w", s.file.path, err)
 	}
 	fault.Point("mmapslab.synced")

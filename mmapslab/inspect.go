@@ -308,7 +308,7 @@ func (s *Store) LastPage() uint32 {
 // Want reads a page that is going to be looked at ahead, with one system call instead of a fault for each part of it.
 func (s *Store) Want(page uint32) {
 	if s.readOnly {
-		unix.Madvise(s.pageBytes(page), unix.MADV_POPULATE_READ) // a hint: before Linux 5.14 the faults do it
+		want(s.pageBytes(page))
 	}
 }
 

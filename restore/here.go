@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/hex"
-	"os"
 	"sync"
 	"time"
 
@@ -14,15 +13,15 @@ import (
 // SinceBoot returns the time since the machine's boot, suspended time included.
 func SinceBoot() time.Duration {
 	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
-		return 0 // it has been there since Linux 2.6.39
+	if unix.ClockGettime(bootClock, &ts) != nil {
+		return 0 // it has been there for long
 	}
 	return time.Duration(ts.Nano())
 }
 
 // BootID names the machine's boot. It is random where the kernel does not tell: such a machine starts cold each time.
 var BootID = sync.OnceValue(func() (id [16]byte) {
-	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	text, err := bootUUID()
 	if err == nil {
 		if b, err := hex.DecodeString(string(bytes.ReplaceAll(bytes.TrimSpace(text), []byte("-"), nil))); err == nil && len(b) == len(id) {
 			return [16]byte(b)

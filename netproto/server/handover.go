@@ -92,7 +92,7 @@ func (c *conn) portable() bool {
 
 // release gives c away. Its descriptor stays open, so epoll has to be told.
 func (w *worker) release(c *conn) {
-	unix.EpollCtl(w.ep, unix.EPOLL_CTL_DEL, c.fd, nil)
+	w.ep.remove(c.fd)
 	kept := Conn{FD: c.fd, Protocol: c.protocol, Peer: c.peer, Authenticated: c.auth.done, AuthFailures: c.auth.failures, Input: bytes.Clone(c.in)}
 	w.releaseInput(c)
 	w.conns[c.fd] = nil

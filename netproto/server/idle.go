@@ -21,7 +21,7 @@ func (s *Server) pass(seconds int64) {
 		for _, w := range s.workers {
 			w.scanIdle.Store(idle)
 			w.scanSlow.Store(slow)
-			wakeUp(w.wake)
+			w.wake.up()
 		}
 	}
 }
@@ -47,6 +47,6 @@ func (w *worker) kickIdle() {
 
 // isTCP tells TCP connections from those of a unix socket, which memcached never closes for being idle.
 func isTCP(fd int) bool {
-	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	family, err := socketFamily(fd)
 	return err == nil && family != unix.AF_UNIX
 }

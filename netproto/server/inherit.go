@@ -63,13 +63,17 @@ func (o *Options) inheritOne(f *os.File) (l listener, stream bool, err error) {
 			unix.Close(l.fd)
 		}
 	}()
-	var option [3]int
-	for i, name := range []int{unix.SO_DOMAIN, unix.SO_TYPE, unix.SO_ACCEPTCONN} {
+	family, err := socketFamily(l.fd)
+	if err != nil {
+		return l, false, err
+	}
+	var option [2]int
+	for i, name := range []int{unix.SO_TYPE, unix.SO_ACCEPTCONN} {
 		if option[i], err = unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, name); err != nil {
 			return l, false, err
 		}
 	}
-	family, kind, listening := option[0], option[1], option[2] != 0
+	kind, listening := option[0], option[1] != 0
 	stream = kind == unix.SOCK_STREAM
 	inet := family == unix.AF_INET || family == unix.AF_INET6
 	switch {

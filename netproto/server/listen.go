@@ -142,10 +142,7 @@ func (s *Server) markListeners() {
 		if _, local := l.addr.(*net.UnixAddr); local {
 			continue
 		}
-		if mark, err := unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_MARK); err == nil && uint32(mark) == s.o.Mark {
-			continue // by whom we have it from, who may have had a privilege that we do not
-		}
-		if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_MARK, int(s.o.Mark)); err != nil {
+		if err := markSocket(l.fd, s.o.Mark); err != nil {
 			s.o.Logger.Warn("server: mark a listener (-o sock_cookie_id)", "addr", l.addr, "mark", s.o.Mark, "err", inCWords(err))
 		}
 	}
@@ -316,7 +313,7 @@ func sockaddr(ap netip.AddrPort) (family int, sa unix.Sockaddr) {
 
 func openUDP(ap netip.AddrPort) (listener, error) {
 	family, sa := sockaddr(ap)
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := newSocket(family, unix.SOCK_DGRAM)
 	if err != nil {
 		return listener{}, err
 	}
@@ -333,7 +330,7 @@ func openUDP(ap netip.AddrPort) (listener, error) {
 
 func listenTCP(ap netip.AddrPort, backlog int) (listener, error) {
 	family, sa := sockaddr(ap)
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := newSocket(family, unix.SOCK_STREAM)
 	if err != nil {
 		return listener{}, err
 	}
@@ -362,7 +359,7 @@ func listenUnix(path string, mask, backlog int) (listener, error) {
 	if st, err := os.Lstat(path); err == nil && st.Mode()&os.ModeSocket != 0 {
 		os.Remove(path)
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := newSocket(unix.AF_UNIX, unix.SOCK_STREAM)
 	if err != nil {
 		return listener{}, err
 	}

@@ -1,10 +1,6 @@
 package server
 
-import (
-	"slices"
-
-	"golang.org/x/sys/unix"
-)
+import "slices"
 
 // picker chooses the worker of each new connection. It belongs to the acceptor.
 //
@@ -50,13 +46,4 @@ func (p *picker) inTurn() int {
 	w := p.next % len(p.srv.workers)
 	p.next++
 	return w
-}
-
-// incomingNAPIID asks the kernel for a connection's NAPI id; 0: there is none. Tests have ids of their own.
-var incomingNAPIID = func(fd int) int {
-	id, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_INCOMING_NAPI_ID)
-	if err != nil {
-		return 0
-	}
-	return id
 }

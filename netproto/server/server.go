@@ -50,7 +50,8 @@ type Server struct {
 	handshakes handshakes
 	udp        []listener // the workers have copies of the descriptors
 	workers    []*worker
-	ep, wake   int // the acceptor's epoll instance, and the eventfd that wakes it
+	ep         poller // the acceptor's
+	wake       waker  // wakes it
 
 	closed      atomic.Bool // no more connections
 	stopping    atomic.Bool // closed, and the acceptor is gone
@@ -94,7 +95,7 @@ func New(cache *hearth.Cache, o Options) (*Server, error) {
 	}
 	if s.ep, s.wake, err = newPoll(); err == nil {
 		for _, l := range s.listeners {
-			if err = epollAdd(s.ep, l.fd); err != nil {
+			if err = s.ep.add(l.fd, pollIn); err != nil {
 				break
 			}
 		}
@@ -116,37 +117,31 @@ func New(cache *hearth.Cache, o Options) (*Server, error) {
 		closeListeners(s.listeners)
 		closeListeners(s.udp)
 		s.closePolls()
-		return nil, fmt.Errorf("server: epoll for %d threads: %w", o.Threads, err)
+		return nil, fmt.Errorf("server: %s for %d threads: %w", pollName, o.Threads, err)
 	}
 	s.resume(o.Conns)
 	return s, nil
 }
 
-func newPoll() (ep, wake int, err error) {
-	if ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return -1, -1, err
+func newPoll() (ep poller, wake waker, err error) {
+	if ep, err = newPoller(); err == nil {
+		if wake, err = newWaker(); err == nil {
+			if err = ep.add(wake.r, pollIn); err == nil {
+				return ep, wake, nil
+			}
+			wake.close()
+		}
+		ep.close()
 	}
-	if wake, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err == nil {
-		err = epollAdd(ep, wake)
-	}
-	if err != nil {
-		unix.Close(ep)
-		unix.Close(wake)
-		return -1, -1, err
-	}
-	return ep, wake, nil
-}
-
-func epollAdd(ep, fd int) error {
-	return unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+	return noPoller, noWaker, err
 }
 
 func (s *Server) closePolls() {
-	unix.Close(s.ep)
-	unix.Close(s.wake)
+	s.ep.close()
+	s.wake.close()
 	for _, w := range s.workers {
-		unix.Close(w.ep)
-		unix.Close(w.wake)
+		w.ep.close()
+		w.wake.close()
 		for _, h := range w.udp { // Serve was never called
 			unix.Close(h.fd)
 		}
@@ -189,14 +184,14 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	s.handingOver = how == nil && context.Cause(ctx) == ErrHandOver
 	s.closed.Store(true)
-	wakeUp(s.wake)
+	s.wake.up()
 	<-accepting
 	closeListeners(s.udp)
 	closeListeners(s.listeners) // now, not when all is done: who comes late is refused instead of left waiting
 	s.handshakes.stop()         // before the workers look for the last time at what was handed to them
 	s.stopping.Store(true)
 	for _, w := range s.workers {
-		wakeUp(w.wake)
+		w.wake.up()
 	}
 	close(stopClock)
 	done := make(chan struct{})
@@ -230,25 +225,37 @@ func (s *Server) tick(stop <-chan struct{}) {
 	}
 }
 
-// wakeUp makes the eventfd readable.
-func wakeUp(fd int) {
+// waker is a descriptor to be waited for that others can make readable. w and r are the same where the system has such.
+type waker struct{ r, w int }
+
+var noWaker = waker{-1, -1}
+
+// up makes it readable.
+func (w waker) up() {
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
-	unix.Write(fd, one[:])
+	unix.Write(w.w, one[:])
 }
 
-// drainWake makes it unreadable again.
-func drainWake(fd int) {
-	var n [8]byte
-	unix.Read(fd, n[:])
+// drain makes it unreadable again.
+func (w waker) drain() {
+	var buf [512]byte
+	unix.Read(w.r, buf[:])
+}
+
+func (w waker) close() {
+	unix.Close(w.r)
+	if w.w != w.r {
+		unix.Close(w.w)
+	}
 }
 
 // accept is the acceptor. -c bounds client connections: memcached compares descriptor numbers, so that its listeners, its epoll
 // instances and whatever it inherited eat into the limit; an operator who says -c 100 means a hundred clients.
 func (s *Server) accept() {
-	runtime.LockOSThread() // it sits in epoll_wait anyway
+	runtime.LockOSThread() // it sits in a system call anyway
 	defer runtime.UnlockOSThread()
-	events := make([]unix.EpollEvent, 16)
+	events := make([]pollEvent, 16)
 	pick := s.newPicker()
 	var since time.Time // when accepting was disabled
 	for !s.closed.Load() {
@@ -256,25 +263,25 @@ func (s *Server) accept() {
 		if s.disabled.Load() {
 			timeout = int(acceptRetry / time.Millisecond)
 		}
-		n, err := unix.EpollWait(s.ep, events, timeout)
+		n, err := s.ep.wait(events, timeout)
 		if err != nil && err != unix.EINTR {
-			s.o.Logger.Error("server: accept: epoll_wait", "err", err)
+			s.o.Logger.Error("server: accept: "+pollName, "err", err)
 			return
 		}
 		if s.disabled.Load() {
 			if s.full() {
 				if n > 0 {
-					drainWake(s.wake)
+					s.wake.drain()
 				}
 				continue
 			}
 			s.disabledUs.Add(uint64(time.Since(since).Microseconds()))
 			s.disabled.Store(false)
-			s.watchListeners(unix.EPOLLIN)
+			s.watchListeners(pollIn)
 		}
 		for _, ev := range events[:max(n, 0)] {
-			if int(ev.Fd) == s.wake {
-				drainWake(s.wake)
+			if int(ev.Fd) == s.wake.r {
+				s.wake.drain()
 				continue
 			}
 			l := &s.listeners[slices.IndexFunc(s.listeners, func(l listener) bool { return l.fd == int(ev.Fd) })]
@@ -294,7 +301,7 @@ func (s *Server) full() bool { return s.o.NoMaxConnsFast && s.conns.Load() >= in
 
 func (s *Server) watchListeners(events uint32) {
 	for _, l := range s.listeners {
-		unix.EpollCtl(s.ep, unix.EPOLL_CTL_MOD, l.fd, &unix.EpollEvent{Events: events, Fd: int32(l.fd)})
+		s.ep.change(l.fd, events)
 	}
 }
 
@@ -304,7 +311,7 @@ func (s *Server) acceptFrom(l *listener, pick *picker) bool {
 		if s.full() {
 			return i > 0 // the pause begins when somebody is kept waiting, not when the last place is taken
 		}
-		fd, sa, err := unix.Accept4(l.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		fd, sa, err := acceptSocket(l.fd)
 		switch err {
 		case nil:
 		case unix.EAGAIN:
@@ -364,6 +371,6 @@ func (s *Server) forget(c *conn) {
 func (s *Server) uncount() {
 	s.conns.Add(-1)
 	if s.disabled.Load() {
-		wakeUp(s.wake)
+		s.wake.up()
 	}
 }

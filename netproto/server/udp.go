@@ -25,9 +25,8 @@ const (
 
 // udpSocket is what a conn of UDP has besides.
 type udpSocket struct {
-	protocol Protocol            // of its listener
-	peer     unix.RawSockaddrAny // who sent the datagram that is being served
-	peerLen  uint32
+	protocol Protocol // of its listener
+	peer     udpPeer  // who sent the datagram that is being served
 	in       [maxUDPRequest]byte
 	reply    []byte
 	packet   [netproto.UDPDatagram]byte
@@ -39,9 +38,8 @@ func (w *worker) startUDP() {
 		c := &conn{fd: h.fd, udp: &udpSocket{protocol: h.protocol}}
 		c.auth.done = true
 		w.adopt(c)
-		ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: int32(c.fd)}
-		if err := unix.EpollCtl(w.ep, unix.EPOLL_CTL_ADD, c.fd, &ev); err != nil {
-			w.srv.o.Logger.Warn("server: epoll_ctl", "fd", c.fd, "err", err)
+		if err := w.ep.add(c.fd, pollIn|pollExclusive); err != nil {
+			w.srv.o.Logger.Warn("server: "+pollName, "fd", c.fd, "err", err)
 			w.close(c, netproto.LogCloseError)
 		}
 	}
@@ -52,7 +50,7 @@ func (w *worker) startUDP() {
 func (w *worker) turnUDP(c *conn) {
 	u := c.udp
 	for range w.srv.o.ReqsPerEvent {
-		n, errno := sysRecvfrom(c.fd, u.in[:], &u.peer, &u.peerLen)
+		n, errno := sysRecvfrom(c.fd, u.in[:], &u.peer)
 		if errno != 0 {
 			return
 		}
@@ -115,7 +113,7 @@ func (w *worker) sendReply(c *conn, id uint16) {
 		packet := netproto.AppendUDPHeader(u.packet[:0], id, uint16(seq), uint16(total))
 		part := rest[:min(len(rest), cap(packet)-len(packet))]
 		packet, rest = append(packet, part...), rest[len(part):]
-		n, errno := sysSendto(c.fd, packet, &u.peer, u.peerLen)
+		n, errno := sysSendto(c.fd, packet, &u.peer)
 		w.counters.bytesWritten.Add(uint64(n))
 		if errno != 0 && errno != unix.EINTR {
 			break // no room, or nobody to send it to

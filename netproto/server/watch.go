@@ -129,7 +129,7 @@ func (wa *watcher) appendLocked(line []byte) bool {
 	wa.buf, wa.skipped = append(next, line...), 0
 	if was == 0 {
 		wa.w.logged.Store(true)
-		wakeUp(wa.w.wake)
+		wa.w.wake.up()
 	}
 	return true
 }

@@ -18,15 +18,16 @@ import (
 
 // worker serves its connections on one OS thread.
 type worker struct {
-	srv      *Server
-	ep, wake int
-	s        *hearth.Session
-	verbose  bool // log request lines
+	srv     *Server
+	ep      poller
+	wake    waker
+	s       *hearth.Session
+	verbose bool // log request lines
 
 	conns  []*conn  // by descriptor
 	live   int      // how many there are
 	udp    []handed // UDP sockets, until run takes them up
-	events []unix.EpollEvent
+	events []pollEvent
 	ready  []*conn // have input that was read but not served: -R, or a long get
 	spare  []*conn // ready's other buffer
 
@@ -85,7 +86,7 @@ func (w *worker) handOver(h handed) {
 	w.mu.Lock()
 	w.handed = append(w.handed, h)
 	w.mu.Unlock()
-	wakeUp(w.wake)
+	w.wake.up()
 }
 
 // run is the worker's life.
@@ -94,9 +95,9 @@ func (w *worker) run() {
 	defer runtime.UnlockOSThread()
 	debug.SetPanicOnFault(true)
 	defer w.reportFault()
-	w.counters.thread.Store(int64(unix.Gettid()))
+	w.counters.thread.Store(int64(threadID()))
 	w.s = w.srv.cache.NewSession()
-	w.events = make([]unix.EpollEvent, 256)
+	w.events = make([]pollEvent, 256)
 	w.makeBuffers()
 	w.startUDP()
 	for !w.stopping || w.live > 0 {
@@ -105,7 +106,7 @@ func (w *worker) run() {
 		w.verbose = w.srv.verbosity.Load() >= 2
 		w.s.Begin()
 		for i := range w.events[:n] {
-			if fd := int(w.events[i].Fd); fd == w.wake {
+			if fd := int(w.events[i].Fd); fd == w.wake.r {
 				w.takeHanded()
 			} else if c := w.conns[fd]; c != nil && !c.queued { // a queued one has its turn below
 				w.take(c, w.events[i].Events)
@@ -157,29 +158,29 @@ func (w *worker) makeBuffers() {
 // wait returns the number of events. It waits only when there is nothing to do.
 func (w *worker) wait() int {
 	if len(w.ready) > 0 {
-		n, _ := sysPoll(w.ep, w.events)
+		n, _ := w.ep.poll(w.events)
 		return n
 	}
 	timeout := -1
 	if w.stopping {
 		timeout = int(max(time.Until(w.deadline)/time.Millisecond+1, 0))
 	}
-	n, err := unix.EpollWait(w.ep, w.events, timeout)
+	n, err := w.ep.wait(w.events, timeout)
 	if err != nil && err != unix.EINTR {
-		panic(fmt.Sprintf("server: epoll_wait: %v", err)) // only a bug can cause it
+		panic(fmt.Sprintf("server: %s: %v", pollName, err)) // only a bug can cause it
 	}
 	return max(n, 0)
 }
 
 // takeHanded starts what the acceptor handed over.
 func (w *worker) takeHanded() {
-	drainWake(w.wake)
+	w.wake.drain()
 	w.mu.Lock()
 	hs := w.handed
 	w.handed = nil
 	w.mu.Unlock()
 	for _, h := range hs {
-		c := &conn{fd: h.fd, peer: h.peer, events: unix.EPOLLIN, protocol: h.protocol, tls: h.tls}
+		c := &conn{fd: h.fd, peer: h.peer, events: pollIn, protocol: h.protocol, tls: h.tls}
 		c.auth.done = w.srv.o.Auth == nil && w.srv.o.SASL == nil
 		if c.tls != nil {
 			c.tls.w = w
@@ -194,8 +195,8 @@ func (w *worker) takeHanded() {
 		if c.tls == nil { // otherwise before its handshake
 			w.srv.logConnNew(c)
 		}
-		if err := epollAdd(w.ep, c.fd); err != nil {
-			w.srv.o.Logger.Warn("server: epoll_ctl", "fd", c.fd, "err", err)
+		if err := w.ep.add(c.fd, pollIn); err != nil {
+			w.srv.o.Logger.Warn("server: "+pollName, "fd", c.fd, "err", err)
 			w.close(c, netproto.LogCloseError)
 		} else if c.tls != nil {
 			w.queue(c) // for what came with the handshake: epoll will not tell
@@ -250,6 +251,7 @@ func (w *worker) close(c *conn, reason string) {
 	if c.udp == nil {
 		w.counters.conns.Add(-1)
 	}
+	w.ep.closing(c.fd)
 	w.srv.forget(c)
 	c.fd = -1
 }

@@ -207,7 +207,8 @@ func (s *servers) start(v *server) error {
 	v.cmd.ExtraFiles = []*os.File{v.socket}
 	v.cmd.Stdout, v.cmd.Stderr = os.Stderr, os.Stderr
 	// What ends us by a key on the terminal goes to us alone: a stop is ours to tell.
-	v.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	v.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	endWithUs(v.cmd.SysProcAttr)
 	v.ready, v.down = false, false
 	if err := v.cmd.Start(); err != nil {
 		notify.Close()

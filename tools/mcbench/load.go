@@ -50,17 +50,18 @@ type conn struct {
 	queued bool   // in thread.dirty
 }
 
-// thread is a part of the load: connections with an epoll of their own. What it counts is read when its phase is over.
+// thread is a part of the load: connections with a poller of their own. What it counts is read when its phase is over.
 type thread struct {
 	*load
-	id, timer, epoll int
-	conns            []*conn // by number, which is what epoll tells
-	wire             wire
-	rand             *rand.Rand
-	draw             func(*rand.Rand) uint64
-	ttlLow, ttlHigh  int
-	spare            []*op
-	dirty            []*conn // with something to send
+	id              int
+	poll            *poller
+	conns           []*conn // by number, which is what poll tells
+	wire            wire
+	rand            *rand.Rand
+	draw            func(*rand.Rand) uint64
+	ttlLow, ttlHigh int
+	spare           []*op
+	dirty           []*conn // with something to send
 
 	answered atomic.Int64 // so far in this phase, for the progress line
 	tally    tally
@@ -93,7 +94,7 @@ func (l *load) connect(addr string) (_ *loader, err error) {
 		return nil, err
 	}
 	for id := range l.Threads {
-		th := &thread{load: l, id: id, timer: -1, epoll: -1, rand: rand.New(rand.NewPCG(l.Seed, uint64(id))), latency: newLatency()}
+		th := &thread{load: l, id: id, rand: rand.New(rand.NewPCG(l.Seed, uint64(id))), latency: newLatency()}
 		all.threads = append(all.threads, th)
 		if th.wire, err = newWire(l.Protocol, &data{keyLength: l.KeyLen, sizes: sizes}); err != nil {
 			return nil, err
@@ -104,15 +105,8 @@ func (l *load) connect(addr string) (_ *loader, err error) {
 		if th.draw = func(r *rand.Rand) uint64 { return 1 + r.Uint64N(l.Keys) }; l.Zipf > 0 {
 			th.draw = newZipf(l.Keys, l.Zipf)
 		}
-		if th.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-			return nil, fmt.Errorf("mcbench: epoll: %w", err)
-		}
-		if th.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
-			return nil, fmt.Errorf("mcbench: timer: %w", err)
-		}
-		// Edge-triggered: it tells once that it fired, and need not be read.
-		if err := unix.EpollCtl(th.epoll, unix.EPOLL_CTL_ADD, th.timer, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: -1}); err != nil {
-			return nil, fmt.Errorf("mcbench: timer: %w", err)
+		if th.poll, err = newPoller(); err != nil {
+			return nil, fmt.Errorf("mcbench: %w", err)
 		}
 	}
 	for n := range l.Conns {
@@ -122,8 +116,8 @@ func (l *load) connect(addr string) (_ *loader, err error) {
 			return nil, err
 		}
 		th.conns = append(th.conns, &conn{fd: fd})
-		if err := unix.EpollCtl(th.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(len(th.conns) - 1)}); err != nil {
-			return nil, fmt.Errorf("mcbench: epoll: %w", err)
+		if err := th.poll.add(fd, len(th.conns)-1); err != nil {
+			return nil, fmt.Errorf("mcbench: %w", err)
 		}
 	}
 	return all, nil
@@ -151,10 +145,8 @@ func (all *loader) close() {
 		for _, c := range th.conns {
 			unix.Close(c.fd)
 		}
-		for _, fd := range []int{th.epoll, th.timer} {
-			if fd >= 0 {
-				unix.Close(fd)
-			}
+		if th.poll != nil {
+			th.poll.close()
 		}
 	}
 }
@@ -237,15 +229,14 @@ func (th *thread) run(p phase, began time.Time, failed *atomic.Bool) error {
 		if !more(intended(sent)) {
 			return nil
 		}
-		in := unix.NsecToTimespec(max(intended(sent)-now(), 1))
-		return unix.TimerfdSettime(th.timer, 0, &unix.ItimerSpec{Value: in}, nil)
+		return th.poll.alarm(max(intended(sent)-now(), 1))
 	}
 	if p.rate == 0 {
 		for _, c := range th.conns {
 			batch(c)
 		}
 	}
-	events := make([]unix.EpollEvent, len(th.conns)+1)
+	events := make([]event, len(th.conns)+1)
 	for heard := now(); ; {
 		if p.rate > 0 {
 			if err := onTime(); err != nil {
@@ -259,9 +250,9 @@ func (th *thread) run(p phase, began time.Time, failed *atomic.Bool) error {
 			return nil
 		}
 		const look = 100 // milliseconds, for the ends that no event tells of
-		n, err := unix.EpollWait(th.epoll, events, look)
+		n, err := th.poll.wait(events, look)
 		if err != nil && err != unix.EINTR {
-			return fmt.Errorf("mcbench: epoll: %w", err)
+			return fmt.Errorf("mcbench: %w", err)
 		}
 		at := now()
 		switch {
@@ -283,10 +274,10 @@ func (th *thread) run(p phase, began time.Time, failed *atomic.Bool) error {
 				continue
 			}
 			c := th.conns[e.Fd]
-			if e.Events&unix.EPOLLOUT != 0 {
+			if e.Events&canWrite != 0 {
 				th.mark(c)
 			}
-			if e.Events&^unix.EPOLLOUT == 0 {
+			if e.Events&^canWrite == 0 {
 				continue
 			}
 			done, err := th.receive(c, now)
@@ -367,12 +358,8 @@ func (th *thread) flush() error {
 		c.out = slices.Delete(c.out, 0, n)
 		if waits := len(c.out) > 0; waits != c.waits {
 			c.waits = waits
-			e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(slices.Index(th.conns, c))}
-			if waits {
-				e.Events |= unix.EPOLLOUT
-			}
-			if err := unix.EpollCtl(th.epoll, unix.EPOLL_CTL_MOD, c.fd, &e); err != nil {
-				return fmt.Errorf("mcbench: epoll: %w", err)
+			if err := th.poll.change(c.fd, slices.Index(th.conns, c), waits); err != nil {
+				return fmt.Errorf("mcbench: %w", err)
 			}
 		}
 	}

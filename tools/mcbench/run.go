@@ -13,7 +13,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // presets are the loads behind the claims: flags in place of their defaults. What is given on the command line wins.
@@ -223,7 +223,7 @@ func (l *load) on(addr string, pid process, label string) (result, error) {
 
 // progress keeps a line on stderr, if that is a terminal, until it is stopped.
 func progress(what string, done func() int64) (stop func()) {
-	if _, err := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS); err != nil {
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
 		return func() {}
 	}
 	const clear = "\r\x1b[K"

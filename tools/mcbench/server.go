@@ -13,8 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // startTimeout is how long a server may take until it answers.
@@ -105,8 +103,8 @@ func (s *server) launch(line string, port int, on cpus) (err error) {
 	words := strings.Fields(strings.NewReplacer("{port}", strconv.Itoa(port), "{dir}", s.dir).Replace(line))
 	s.name, s.cmd = filepath.Base(words[0]), exec.Command(words[0], words[1:]...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	// Who ends mcbench the hard way leaves no server behind. The signal comes when the thread ends that started the server: Go's live as long as the process.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{}
+	endWithUs(s.cmd.SysProcAttr)
 	if err := on.start(s.cmd); err != nil {
 		return err
 	}
@@ -151,31 +149,6 @@ func (s *server) stop() {
 	if s.dir != "" {
 		os.RemoveAll(s.dir)
 	}
-}
-
-// resident is the resident memory in bytes, the file's pages included.
-func (p process) resident() int64 {
-	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p))
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
-	words := strings.Fields(rest)
-	if len(words) == 0 {
-		return 0
-	}
-	kb, _ := strconv.ParseInt(words[0], 10, 64)
-	return kb << 10
-}
-
-// cpu is the processor time that all threads have used. The process's own clock has nanoseconds, /proc/PID/stat hundredths of a second.
-func (p process) cpu() (time.Duration, error) {
-	if p == 0 {
-		return 0, nil
-	}
-	const scheduler = 2 // CPUCLOCK_SCHED of the kernel's include/linux/posix-timers.h; the other bits are the pid, inverted
-	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^p<<3|scheduler), &t); err != nil {
-		return 0, fmt.Errorf("mcbench: processor time of pid %d: %w", p, err)
-	}
-	return time.Duration(t.Nano()), nil
 }
 
 // client is a connection in the text protocol.

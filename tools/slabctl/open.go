@@ -42,6 +42,9 @@ var inspect = func(path string) (*restore.Inspected, error) {
 // inherited by those it makes.
 var yieldToServer = sync.OnceFunc(func() {
 	threads, _ := os.ReadDir("/proc/self/task")
+	if len(threads) == 0 { // not Linux: they are the process's
+		syscall.Setpriority(syscall.PRIO_PROCESS, 0, 19)
+	}
 	for _, t := range threads {
 		if id, err := strconv.Atoi(t.Name()); err == nil {
 			syscall.Setpriority(syscall.PRIO_PROCESS, id, 19) // failing, it is no less right
