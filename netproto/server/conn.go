@@ -19,7 +19,7 @@ const (
 	// longLinesMost bounds the buffers for lines longer than inputSize, over all connections: four of the longest. What lies in them is heap and not of -m.
 	longLinesMost = 4 * netproto.MaxMultiget
 	// copyMax is the largest value that is copied into the output; above it the copy costs more than the pieces of a writev.
-	copyMax = 16 << 10
+	copyMax = 4 << 10
 	// flushAt is how much output waits for the end of a turn.
 	flushAt = 32 << 10
 	// keysPerTurn bounds the keys of one get that are answered before others get their turn.
@@ -35,6 +35,8 @@ type conn struct {
 	closing  bool     // to be closed when its output is out
 	protocol Protocol // ProtocolAuto until its first byte is there
 	dead     bool     // the socket failed: to be closed now
+	more     bool     // the socket may have input of which epoll will not tell again
+	ends     bool     // epoll told that the client sends no more: to be read until that comes
 
 	base []byte // the connection's own input buffer, or nil
 	in   []byte // the input not used up; lies in base
@@ -85,7 +87,22 @@ func (s connState) String() string {
 func (c *conn) pending() bool { return c.out.pending() || c.tls.pending() }
 
 // hidden tells that c may have input which epoll knows nothing of.
-func (c *conn) hidden() bool { return c.tls != nil && c.tls.more }
+func (c *conn) hidden() bool { return c.more || c.ends || c.tls != nil && c.tls.more }
+
+// awaits is what epoll is asked for while c waits for input: to be told once for all that has come, since each further telling costs a look at the socket. Whoever is told
+// reads until a read does not fill its buffer. That tells nothing of the end of input, which is an event of its own. A TLS connection reads by rules of its own.
+func (c *conn) awaits() uint32 {
+	if c.tls != nil {
+		return pollIn
+	}
+	return pollIn | pollEnd | pollOnce
+}
+
+// told takes note of an event for c that the turn at hand does not act upon as a whole.
+func (c *conn) told(ev uint32) {
+	c.more = c.more || ev&pollIn != 0
+	c.ends = c.ends || ev&pollEnded != 0
+}
 
 // drained tells that nothing is left to be done for c unless its client sends more. Nobody waits for a watcher.
 func (c *conn) drained() bool {
@@ -142,6 +159,7 @@ func (w *worker) beginTurn(c *conn, ev uint32) (in []byte, more bool) {
 		w.turnUDP(c)
 		return nil, false
 	}
+	c.told(ev)
 	if c.pending() {
 		if !w.drain(c) {
 			w.endTurn(c)
@@ -232,7 +250,7 @@ func (w *worker) endTurn(c *conn) {
 		return
 	}
 	w.countUpload(c)
-	events, state := uint32(pollIn), connRead
+	events, state := c.awaits(), connRead
 	switch {
 	case c.watch != nil:
 		state = connWatch
@@ -324,16 +342,24 @@ func (w *worker) readDraft(c *conn) []byte {
 func (w *worker) receive(c *conn, bufs ...[]byte) (int, unix.Errno) {
 	w.s.Expect(nil) // of keys that lay there
 	if c.tls != nil {
+		c.more = false // its own matters
 		return c.tls.read(bufs...)
 	}
+	var n, room int
+	var errno unix.Errno
 	if len(bufs) == 1 {
-		return sysRead(c.fd, bufs[0])
+		room = len(bufs[0])
+		n, errno = sysRead(c.fd, bufs[0])
+	} else {
+		w.iov = w.iov[:0]
+		for _, p := range bufs {
+			w.iov = append(w.iov, iovec(p))
+			room += len(p)
+		}
+		n, errno = sysReadv(c.fd, w.iov)
 	}
-	w.iov = w.iov[:0]
-	for _, p := range bufs {
-		w.iov = append(w.iov, iovec(p))
-	}
-	return sysReadv(c.fd, w.iov)
+	c.more = n == room || errno == unix.EINTR
+	return n, errno
 }
 
 // wasRead judges what a read returned; false: nothing came.

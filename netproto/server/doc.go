@@ -13,7 +13,7 @@
 // A turn is at most one read, the requests in it, and one write:
 //
 //	pending output? ── write it; still some left: the turn ends here, the connection waits for EPOLLOUT and is not read
-//	readable?       ── read once, up to inputSize; level-triggered epoll tells of more, so nobody reads for EAGAIN
+//	readable?       ── read once, up to inputSize; a read that was not full has emptied the socket, so nobody reads for EAGAIN; see conn.awaits
 //	input           ── data block, or Parse and execute, until it is used up, -R requests are served, or the output does not go out
 //	output          ── write once; what does not fit the socket becomes pending output
 //

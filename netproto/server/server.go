@@ -50,6 +50,7 @@ type Server struct {
 	handshakes handshakes
 	udp        []listener // the workers have copies of the descriptors
 	workers    []*worker
+	ownP       bool   // each worker may keep its P while it waits: see ownPWait
 	ep         poller // the acceptor's
 	wake       waker  // wakes it
 
@@ -110,6 +111,7 @@ func New(cache *hearth.Cache, o Options) (*Server, error) {
 		err = s.shareUDP()
 	}
 	if err == nil {
+		s.ownP = pollKeepsP && runtime.GOMAXPROCS(0) > len(s.workers)
 		s.autocrawl(&s.tune)
 		err = s.automove(&s.tune)
 	}

@@ -12,18 +12,19 @@ import (
 // Reads and writes of non-blocking sockets never wait, so they need not tell the Go scheduler that they might: unix.Read would give the
 // worker's P up and take it back each time. RawSyscall takes addresses as numbers; that, and nothing about the cache's memory, is what this
 // file needs unsafe for. Each address is that of a live slice's first byte, converted in the call itself, which keeps it alive until the
-// call returns. Only the wait for events goes through unix.EpollWait, unless it is known not to wait. sys_other.go has the same for systems without epoll.
+// call returns. The wait for events goes through unix.EpollWait, unless it is short. recvfrom and sendto do for a socket what read and write do, without
+// what those do for files. sys_other.go has the same for systems without epoll.
 
 // maxIov is the most pieces one writev takes (UIO_MAXIOV).
 const maxIov = 1024
 
 func sysRead(fd int, p []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
 	return result(n, errno), errno
 }
 
 func sysWrite(fd int, p []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
 	return result(n, errno), errno
 }
 
@@ -63,13 +64,18 @@ const noPoller = poller(-1)
 
 type pollEvent = unix.EpollEvent
 
-// What is waited for. With pollExclusive one of several pollers that have the same socket is woken.
+// What is waited for. With pollExclusive one of several pollers that have the same socket is woken. With pollOnce one wait tells of what has come, not
+// each until it is read; pollEnd has it tell of the end of input, by one of pollEnded.
 const (
 	pollIn        = unix.EPOLLIN
 	pollOut       = unix.EPOLLOUT
 	pollExclusive = unix.EPOLLEXCLUSIVE
+	pollOnce      = unix.EPOLLET
+	pollEnd       = unix.EPOLLRDHUP
+	pollEnded     = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 
-	pollName = "epoll" // in errors
+	pollName   = "epoll" // in errors
+	pollKeepsP = true
 )
 
 func newPoller() (poller, error) {
@@ -87,13 +93,14 @@ func (p poller) remove(fd int)                   { p.ctl(unix.EPOLL_CTL_DEL, fd,
 func (p poller) closing(fd int)                  {} // the kernel sees to that
 func (p poller) close()                          { unix.Close(int(p)) }
 
+// wait returns the number of events, after timeout milliseconds at most if that is not negative.
 func (p poller) wait(events []pollEvent, timeout int) (int, error) {
 	return unix.EpollWait(int(p), events, timeout)
 }
 
-// poll is wait with timeout 0.
-func (p poller) poll(events []pollEvent) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+// poll is wait without telling the scheduler: for short timeouts.
+func (p poller) poll(events []pollEvent, timeout int) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(timeout), 0, 0)
 	return result(n, errno), errno
 }
 

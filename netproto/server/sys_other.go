@@ -71,13 +71,17 @@ type pollEvent struct {
 	Events uint32
 }
 
-// What is waited for. Of several pollers that have the same socket all are woken.
+// What is waited for. Of several pollers that have the same socket all are woken, and each wait tells of all that has not been read.
 const (
 	pollIn        = unix.POLLIN
 	pollOut       = unix.POLLOUT
 	pollExclusive = 0
+	pollOnce      = 0
+	pollEnd       = 0
+	pollEnded     = 0
 
-	pollName = "poll" // in errors
+	pollName   = "poll" // in errors
+	pollKeepsP = false
 )
 
 func newPoller() (poller, error) { return poller{}, nil }
@@ -121,7 +125,9 @@ func (p *poller) wait(events []pollEvent, timeout int) (n int, err error) {
 	return n, err
 }
 
-func (p *poller) poll(events []pollEvent) (int, unix.Errno) { return outcome(p.wait(events, 0)) }
+func (p *poller) poll(events []pollEvent, timeout int) (int, unix.Errno) {
+	return outcome(p.wait(events, timeout))
+}
 
 func newWaker() (waker, error) {
 	var p [2]int

@@ -189,8 +189,8 @@ func (w *worker) queueWatchers() {
 
 // turnWatch is the turn of a watcher that has no pending output.
 func (w *worker) turnWatch(c *conn, ev uint32) {
-	if ev != 0 && !w.stopping {
-		if n, errno := sysRead(c.fd, w.inputs[w.buf]); !w.wasRead(c, n, errno) && c.dead {
+	if (ev != 0 || c.hidden()) && !w.stopping {
+		if n, errno := w.receive(c, w.inputs[w.buf]); !w.wasRead(c, n, errno) && c.dead {
 			c.reason = netproto.LogCloseError // memcached's word for it, also where the client just went
 			return
 		}

@@ -16,6 +16,14 @@ import (
 	"hearth/netproto"
 )
 
+// ownPWait is how long a worker keeps its P while it waits, in milliseconds. A system call that Go's scheduler knows of lets its monitor, each 20 us, look whether the P is needed
+// elsewhere, and costs a tenth of a request that comes by itself. So a worker waits in one that the scheduler does not know of first.
+//
+// Nobody misses that P, for ownP says that there are more of them than workers. And nobody waits for the worker: who needs to stop it, as the collector does, sends its
+// thread a signal, and again until it has stopped; the signal ends the wait by EINTR, and the next call of a function is where it stops. An idle worker waits
+// for long in the call that gives the P up.
+const ownPWait = 5
+
 // worker serves its connections on one OS thread.
 type worker struct {
 	srv     *Server
@@ -108,8 +116,10 @@ func (w *worker) run() {
 		for i := range w.events[:n] {
 			if fd := int(w.events[i].Fd); fd == w.wake.r {
 				w.takeHanded()
-			} else if c := w.conns[fd]; c != nil && !c.queued { // a queued one has its turn below
+			} else if c := w.conns[fd]; c != nil && !c.queued {
 				w.take(c, w.events[i].Events)
+			} else if c != nil { // it has its turn below
+				c.told(w.events[i].Events)
 			}
 		}
 		w.serveOpened()
@@ -158,12 +168,16 @@ func (w *worker) makeBuffers() {
 // wait returns the number of events. It waits only when there is nothing to do.
 func (w *worker) wait() int {
 	if len(w.ready) > 0 {
-		n, _ := w.ep.poll(w.events)
+		n, _ := w.ep.poll(w.events, 0)
 		return n
 	}
 	timeout := -1
 	if w.stopping {
 		timeout = int(max(time.Until(w.deadline)/time.Millisecond+1, 0))
+	} else if w.srv.ownP {
+		if n, errno := w.ep.poll(w.events, ownPWait); n > 0 || errno == unix.EINTR {
+			return n
+		}
 	}
 	n, err := w.ep.wait(w.events, timeout)
 	if err != nil && err != unix.EINTR {
@@ -180,7 +194,8 @@ func (w *worker) takeHanded() {
 	w.handed = nil
 	w.mu.Unlock()
 	for _, h := range hs {
-		c := &conn{fd: h.fd, peer: h.peer, events: pollIn, protocol: h.protocol, tls: h.tls}
+		c := &conn{fd: h.fd, peer: h.peer, protocol: h.protocol, tls: h.tls}
+		c.events = c.awaits()
 		c.auth.done = w.srv.o.Auth == nil && w.srv.o.SASL == nil
 		if c.tls != nil {
 			c.tls.w = w
@@ -195,7 +210,7 @@ func (w *worker) takeHanded() {
 		if c.tls == nil { // otherwise before its handshake
 			w.srv.logConnNew(c)
 		}
-		if err := w.ep.add(c.fd, pollIn); err != nil {
+		if err := w.ep.add(c.fd, c.events); err != nil {
 			w.srv.o.Logger.Warn("server: "+pollName, "fd", c.fd, "err", err)
 			w.close(c, netproto.LogCloseError)
 		} else if c.tls != nil {
