@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"hearth"
+	"hearth/mmapslab"
 	"hearth/mmapslab/fault"
 )
 
@@ -497,6 +498,18 @@ type composer struct {
 
 // TestAFileThatIsOldInPartsIsNotTrusted composes files out of the pages that a file had at different times, as a power loss may leave it. On another boot they start cold, a file that is
 // all of one clean stop apart; on the same, where there was none, they are a defence in depth: no crash, and nothing that was never stored under its key.
+// onDisk tells whether the directory of the damaged files is on a disk, or may be as far as this build knows.
+func onDisk(t *testing.T) bool {
+	path := filepath.Join(shm(), fmt.Sprint("hearth-where-", os.Getpid()))
+	file, err := mmapslab.OpenFile(path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(path)
+	file.Close()
+	return file.OnDisk
+}
+
 func TestAFileThatIsOldInPartsIsNotTrusted(t *testing.T) {
 	var all []*composer
 	runDamage(t, damageTier(200, 10_000), func(j *damageJob, i int) {
@@ -510,6 +523,9 @@ func TestAFileThatIsOldInPartsIsNotTrusted(t *testing.T) {
 		c := all[r.IntN(len(all))]
 		last := len(c.snapshots) - 1
 		mode := []string{"random", "random", "random", "recent", "recent", "old index", "new index", "superblock of the clean stop with all of it"}[r.IntN(8)]
+		if mode == "superblock of the clean stop with all of it" && onDisk(t) {
+			return // there it says that the disk has confirmed all the rest
+		}
 		j.note("%d, %s", i, mode)
 		image := c.snapshots[last].clone()
 		clean := mode == "superblock of the clean stop with all of it"

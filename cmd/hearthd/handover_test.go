@@ -38,6 +38,9 @@ type lineage struct {
 // startLineage starts the first of them and returns when it serves.
 func startLineage(t testing.TB, program string, env []string, args ...string) *lineage {
 	t.Helper()
+	if portable {
+		t.Skip("hand-overs are for Linux")
+	}
 	// So that who outlives its parent becomes our child, and its pid nobody else's before we have waited for it.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)

@@ -48,6 +48,9 @@ func TestMain(m *testing.M) {
 		if invariants.Enabled {
 			tags = append(tags, "invariants")
 		}
+		if portable {
+			tags = append(tags, "portable")
+		}
 		if out, err := exec.Command("go", "build", "-tags", strings.Join(tags, ","), "-o", binary, ".").CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 			return 1

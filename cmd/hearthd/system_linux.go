@@ -4,6 +4,8 @@ package main
 
 import "golang.org/x/sys/unix"
 
+const portable = false // for tests
+
 // lockMemory locks what is touched: the index region is address space to grow into, most of it never used.
 func lockMemory() error { return unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT) }
 

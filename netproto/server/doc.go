@@ -17,6 +17,8 @@
 //	input           ── data block, or Parse and execute, until it is used up, -R requests are served, or the output does not go out
 //	output          ── write once; what does not fit the socket becomes pending output
 //
+// Where there is no epoll, poll stands behind the same few functions, and ordinary system calls: see sys_other.go.
+//
 // A connection that stops at -R with input left goes to the ready list: the next iteration serves it without waiting for epoll, after
 // everybody else had a turn.
 //

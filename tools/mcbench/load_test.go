@@ -63,7 +63,7 @@ func TestCountsAddUp(t *testing.T) {
 				if r.Requests != requests || r.Hits+r.Misses != (requests-changes)*int64(shape.multiget) || r.Hits == 0 || r.Stored < 300 || r.Deleted == 0 || r.Refused != 0 {
 					t.Errorf("%s: got %+v, which do not add up to %d requests", label, r.tally, requests)
 				}
-				if r.CPU <= 0 || r.Resident == 0 || r.Latency.P50 <= 0 || r.Latency.P50 > r.Latency.P99 || r.Latency.P99 > r.Latency.Max {
+				if r.CPU <= 0 && !portable || r.Resident == 0 || r.Latency.P50 <= 0 || r.Latency.P50 > r.Latency.P99 || r.Latency.P99 > r.Latency.Max {
 					t.Errorf("%s: got CPU %v, memory %d, latencies %+v", label, r.CPU, r.Resident, r.Latency)
 				}
 				want := map[string]int64{"cmd_set": r.Stored + keys, "get_hits": r.Hits, "get_misses": r.Misses, "delete_hits": r.Deleted, "delete_misses": r.NotFound}
@@ -291,7 +291,11 @@ func TestComparesServersRoundByRound(t *testing.T) {
 			t.Errorf("%s: got %+v, want 2 rounds of 500 requests", s.Server, s.Rounds)
 		}
 		for _, f := range figures {
-			if st := s.Figures[f.name]; st.Median <= 0 || st.Low > st.Median || st.High < st.Median || i == 0 && st.Ratio != 1 {
+			st := s.Figures[f.name]
+			if portable && st.Median == 0 { // of a processor, whose time Linux' ps has in seconds
+				continue
+			}
+			if st.Median <= 0 || st.Low > st.Median || st.High < st.Median || i == 0 && st.Ratio != 1 {
 				t.Errorf("%s: %s: got %+v", s.Server, f.name, st)
 			}
 		}

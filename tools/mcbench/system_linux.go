@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const portable = false // for tests
+
 // poller is an epoll instance, and a timer in it.
 type poller struct{ epoll, timer int }
 

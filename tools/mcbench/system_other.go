@@ -16,6 +16,8 @@ import (
 
 // What Linux has of its own, for systems that lack it. On Linux this is built with -tags portable, to be tested.
 
+const portable = true
+
 // poller is poll, whose timeouts are of milliseconds, and so is the time of requests at a rate.
 type poller struct {
 	fds []unix.PollFd // by connection
