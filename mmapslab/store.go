@@ -646,6 +646,13 @@ func (s *Store) backPage(page, perPage uint32) error {
 	return s.back(pageTable+int64(page)*descriptorSize, descriptorSize)
 }
 
+// PopulatePage brings the memory of an assigned page, which is there, into the process at one go: a fault for each 4 KiB would take longer than reading them.
+func (s *Store) PopulatePage(page uint32) {
+	if s.arena.unmap != nil {
+		s.populate(s.layout.pagesOffset(page), PageSize)
+	}
+}
+
 // assignLocked gives a page that has memory, all zero where a Meta can be, to a class.
 func (s *Store) assignLocked(page uint32, c *class, classID int) {
 	fault.Point("mmapslab.page.backed")
