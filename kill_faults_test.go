@@ -138,94 +138,64 @@ func TestALifeThatEndsAtAnyPointLosesNothing(t *testing.T) {
 		lane.live(t, dir, e)
 		return
 	}
-	lives := *killsWanted
-	switch {
-	case lives > 0:
-	case os.Getenv("HEARTH_LONG") != "":
-		lives = 4000
-	case testing.Short():
-		lives = 60
-	default:
-		lives = 200
-	}
+	lives := killsOf(4000, 200, 60)
 	start := max(*seedWanted, 1)
-	for i, lane := range killLanes("") {
-		t.Run(lane.name, func(t *testing.T) {
-			t.Parallel()
-			dir, err := os.MkdirTemp(shm(), "hearth-points")
-			if err != nil {
-				t.Fatal(err)
-			}
-			lane := killLanes(dir)[i]
-			draw := rand.New(rand.NewPCG(start, uint64(i)))
-			ended, missed, modes, ops := map[string]int{}, map[string]int{}, map[string]int{}, uint64(0)
-			life := func(n int, p killPoint, mode string) int {
-				cmd := exec.Command(os.Args[0], "-test.run=^TestALifeThatEndsAtAnyPointLosesNothing$", "-test.count=1")
-				cmd.Env = append(os.Environ(), "HEARTH_POINT_CHILD="+dir, "HEARTH_MOMENT_LANE="+lane.name, "HEARTH_POINT="+p.name, "HEARTH_POINT_MODE="+mode,
-					fmt.Sprint("HEARTH_MOMENT_SEED=", start+uint64(n)))
-				out, err := cmd.CombinedOutput()
-				var exit *exec.ExitError
-				killed := errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
-				switch {
-				case err == nil && mode == "none":
-					return 0
-				case exit != nil && exit.ExitCode() == notPassed:
-					return notPassed
-				case killed && mode != "panic", !killed && mode == "panic" && strings.Contains(string(out), "planted at "+p.name):
-					return 1
-				}
-				t.Fatalf("life %d, to end at %s by %s: %v\n%s\nthe file is kept in %s; again with: go test -tags faults -run '%s' -seed %d -kills %d .", n, p.name, mode, err, out,
-					dir, t.Name(), start, lives)
+	eachLane(t, func(t *testing.T, i int, lane *killLane, dir string) {
+		draw := rand.New(rand.NewPCG(start, uint64(i)))
+		ended, missed, modes := map[string]int{}, map[string]int{}, map[string]int{}
+		life := func(n int, p killPoint, mode string) int {
+			cmd := exec.Command(os.Args[0], "-test.run=^TestALifeThatEndsAtAnyPointLosesNothing$", "-test.count=1")
+			cmd.Env = append(os.Environ(), "HEARTH_POINT_CHILD="+dir, "HEARTH_MOMENT_LANE="+lane.name, "HEARTH_POINT="+p.name, "HEARTH_POINT_MODE="+mode,
+				fmt.Sprint("HEARTH_MOMENT_SEED=", start+uint64(n)))
+			out, err := cmd.CombinedOutput()
+			var exit *exec.ExitError
+			killed := errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
+			switch {
+			case err == nil && mode == "none":
 				return 0
+			case exit != nil && exit.ExitCode() == notPassed:
+				return notPassed
+			case killed && mode != "panic", !killed && mode == "panic" && strings.Contains(string(out), "planted at "+p.name):
+				return 1
 			}
-			var queue []killPoint
-			small := false // the file's index is
-			for n := 0; n < (lives+i)/2 && !t.Failed(); n++ {
-				if len(queue) == 0 {
-					queue = slices.Clone(points)
-					draw.Shuffle(len(queue), func(i, j int) { queue[i], queue[j] = queue[j], queue[i] })
-				}
-				p, mode := queue[0], killModes[draw.IntN(len(killModes))]
-				if queue = queue[1:]; p.lossy && !lane.lossy {
-					continue
-				}
-				if p.fresh && mode == "stall" {
-					mode = "kill"
-				}
-				if p.fresh || small {
-					os.Remove(filepath.Join(dir, "slab"))
-					os.Remove(filepath.Join(dir, "states"))
-				}
-				small = p.fresh
-				if p.clean {
-					life(n, p, "none")
-				}
-				if life(n, p, mode) == notPassed {
-					missed[p.name]++
-					continue
-				}
-				ended[p.name]++
-				modes[mode]++
+			t.Fatalf("life %d, to end at %s by %s: %v\n%s\nthe file is kept in %s; again with: go test -tags faults -run '%s' -seed %d -kills %d .", n, p.name, mode, err, out,
+				dir, t.Name(), start, lives)
+			return 0
+		}
+		var queue []killPoint
+		small := false // the file's index is
+		for n := 0; n < (lives+i)/2 && !t.Failed(); n++ {
+			if len(queue) == 0 {
+				queue = slices.Clone(points)
+				draw.Shuffle(len(queue), func(i, j int) { queue[i], queue[j] = queue[j], queue[i] })
 			}
-			c, err := hearth.Open(lane.options)
-			if err != nil {
-				t.Fatal(err)
+			p, mode := queue[0], killModes[draw.IntN(len(killModes))]
+			if queue = queue[1:]; p.lossy && !lane.lossy {
+				continue
 			}
-			c.WaitSwept()
-			o := openStates(t, dir)
-			lane.verify(t, c, o)
-			check(t, c)
-			closeCache(t, c)
-			ops = o.count(0)
-			t.Logf("%v at %d points, %d operations since the file was new; not come by: %v", modes, len(ended), ops, missed)
-			for name, n := range missed {
-				if n > 15 && ended[name] == 0 { // half of the lives are too short for some
-					t.Errorf("%s was not passed in %d lives", name, n)
-				}
+			if p.fresh && mode == "stall" {
+				mode = "kill"
 			}
-			if !t.Failed() {
-				os.RemoveAll(dir)
+			if p.fresh || small {
+				os.Remove(filepath.Join(dir, "slab"))
+				os.Remove(filepath.Join(dir, "states"))
 			}
-		})
-	}
+			small = p.fresh
+			if p.clean {
+				life(n, p, "none")
+			}
+			if life(n, p, mode) == notPassed {
+				missed[p.name]++
+				continue
+			}
+			ended[p.name]++
+			modes[mode]++
+		}
+		t.Logf("%v at %d points, %d operations since the file was new; not come by: %v", modes, len(ended), lane.last(t, dir), missed)
+		for name, n := range missed {
+			if n > 15 && ended[name] == 0 { // half of the lives are too short for some
+				t.Errorf("%s was not passed in %d lives", name, n)
+			}
+		}
+	})
 }

@@ -283,17 +283,42 @@ func TestKilledAtAnyMomentInProcessLosesNothing(t *testing.T) {
 	if fault.Enabled || raceEnabled {
 		t.Skip("what is killed is what ships")
 	}
-	kills := *killsWanted
-	switch {
-	case kills > 0:
-	case os.Getenv("HEARTH_LONG") != "":
-		kills = 50_000
-	case testing.Short(): // as in CI, which has no room for more
-		kills = 300
-	default:
-		kills = 1000
-	}
+	kills := killsOf(50_000, 1000, 300)
 	start := max(*seedWanted, 1)
+	eachLane(t, func(t *testing.T, i int, lane *killLane, dir string) {
+		began := time.Now()
+		n := (kills + i) / 2
+		for kill := range n {
+			if kill > 0 && kill%1000 == 0 {
+				t.Logf("%d kills in %v", kill, time.Since(began).Round(time.Second))
+			}
+			cmd := exec.Command(os.Args[0], "-test.run=^TestKilledAtAnyMomentInProcessLosesNothing$", "-test.count=1")
+			cmd.Env = append(os.Environ(), "HEARTH_MOMENT_CHILD="+dir, "HEARTH_MOMENT_LANE="+lane.name, fmt.Sprint("HEARTH_MOMENT_SEED=", start+uint64(kill)))
+			out, err := cmd.CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+				t.Fatalf("after %d kills: %v\n%s\nthe file is kept in %s; again with: go test -run '%s' -seed %d -kills %d .", kill, err, out, dir, t.Name(), start, kills)
+			}
+		}
+		t.Logf("%d kills in %v, %d operations", n, time.Since(began).Round(time.Millisecond), lane.last(t, dir))
+	})
+}
+
+// killsOf is how many kills a test is to have: what -kills says, or its number of them by how long tests may take. CI has room for the fewest.
+func killsOf(long, normal, short int) int {
+	switch {
+	case *killsWanted > 0:
+		return *killsWanted
+	case os.Getenv("HEARTH_LONG") != "":
+		return long
+	case testing.Short():
+		return short
+	}
+	return normal
+}
+
+// eachLane has f kill processes on the file in dir, in each of the lanes, which are at it at the same time. The file is kept if the test fails.
+func eachLane(t *testing.T, f func(t *testing.T, i int, lane *killLane, dir string)) {
 	for i, lane := range killLanes("") {
 		t.Run(lane.name, func(t *testing.T) {
 			t.Parallel()
@@ -301,36 +326,26 @@ func TestKilledAtAnyMomentInProcessLosesNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			lane := killLanes(dir)[i]
-			began := time.Now()
-			n := (kills + i) / 2
-			for kill := range n {
-				if kill > 0 && kill%1000 == 0 {
-					t.Logf("%d kills in %v", kill, time.Since(began).Round(time.Second))
-				}
-				cmd := exec.Command(os.Args[0], "-test.run=^TestKilledAtAnyMomentInProcessLosesNothing$", "-test.count=1")
-				cmd.Env = append(os.Environ(), "HEARTH_MOMENT_CHILD="+dir, "HEARTH_MOMENT_LANE="+lane.name, fmt.Sprint("HEARTH_MOMENT_SEED=", start+uint64(kill)))
-				out, err := cmd.CombinedOutput()
-				var exit *exec.ExitError
-				if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-					t.Fatalf("after %d kills: %v\n%s\nthe file is kept in %s; again with: go test -run '%s' -seed %d -kills %d .", kill, err, out, dir, t.Name(), start, kills)
-				}
-			}
-			c, err := hearth.Open(lane.options)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.WaitSwept()
-			o := openStates(t, dir)
-			lane.verify(t, c, o)
-			check(t, c)
-			closeCache(t, c)
-			t.Logf("%d kills in %v, %d operations", n, time.Since(began).Round(time.Millisecond), o.count(0))
+			f(t, i, &killLanes(dir)[i], dir)
 			if !t.Failed() {
 				os.RemoveAll(dir)
 			}
 		})
 	}
+}
+
+// last opens what the last process left, in this one, looks at all of it, and returns the number of operations since the file was new.
+func (lane *killLane) last(t *testing.T, dir string) (operations uint64) {
+	c, err := hearth.Open(lane.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.WaitSwept()
+	o := openStates(t, dir)
+	lane.verify(t, c, o)
+	check(t, c)
+	closeCache(t, c)
+	return o.count(0)
 }
 
 // shm is a directory in memory, if there is one.

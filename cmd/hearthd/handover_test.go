@@ -38,9 +38,7 @@ type lineage struct {
 // startLineage starts the first of them and returns when it serves.
 func startLineage(t testing.TB, program string, env []string, args ...string) *lineage {
 	t.Helper()
-	if portable {
-		t.Skip("hand-overs are for Linux")
-	}
+	linuxOnly(t)
 	// So that who outlives its parent becomes our child, and its pid nobody else's before we have waited for it.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)
@@ -606,6 +604,7 @@ func TestAHandOverStartsWhatIsAtThePathNow(t *testing.T) {
 
 // The pid file always names the one that serves, also that of a daemon, which was started by a relative path and works in "/" since.
 func TestPidFileAndDaemonGoAlong(t *testing.T) {
+	linuxOnly(t)
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)
 	}

@@ -191,3 +191,11 @@ func me() string {
 	}
 	return "root"
 }
+
+// linuxOnly skips a test of what the portable path does not have.
+func linuxOnly(t testing.TB) {
+	t.Helper()
+	if portable {
+		t.Skip("only Linux has that")
+	}
+}

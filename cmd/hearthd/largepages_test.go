@@ -62,6 +62,7 @@ func fill(t *testing.T, addr string, from int) {
 }
 
 func TestLargePagesAreAskedForWithLAlone(t *testing.T) {
+	linuxOnly(t)
 	skipWithoutHugePages(t)
 	for _, args := range [][]string{{"-L"}, {"-k"}} {
 		p := startHearthd(t, append(args, "-m", "64")...)
@@ -81,6 +82,7 @@ func TestLargePagesAreAskedForWithLAlone(t *testing.T) {
 }
 
 func TestLargePagesOfAFile(t *testing.T) {
+	linuxOnly(t)
 	skipWithoutHugePages(t)
 	ofFile := func(p *proc, file string) (all mapped) {
 		for _, m := range mappings(t, p.cmd.Process.Pid) {

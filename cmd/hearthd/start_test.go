@@ -234,6 +234,7 @@ func TestPathThatCannotHoldTheCacheIsRefused(t *testing.T) {
 
 // TestOfManyStartersOneServes starts two to four servers on one file at once, over and over, and kills the one that serves.
 func TestOfManyStartersOneServes(t *testing.T) {
+	linuxOnly(t)
 	rounds := 20
 	if os.Getenv("HEARTH_LONG") != "" {
 		rounds = 200

@@ -158,6 +158,7 @@ func TestNobodyIsRefusedBetweenStopAndStart(t *testing.T) {
 }
 
 func TestWrongSocketIsRefusedByOneLine(t *testing.T) {
+	linuxOnly(t)
 	tcp := func(typ int) *os.File {
 		fd, err := syscall.Socket(syscall.AF_INET, typ, 0)
 		if err == nil {

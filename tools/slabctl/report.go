@@ -198,6 +198,7 @@ func (r *report) maps(n *census, pages []pageRow) {
 		}
 		fill += pages[i].fill()
 	}
+	scale := max(oldest, opacitySeps) // so that each step is of other seconds
 	for i := range count {
 		group := pages[i*per : min((i+1)*per, len(pages))]
 		x, y := i%columns, i/columns
@@ -244,7 +245,7 @@ func (r *report) maps(n *census, pages []pageRow) {
 		}
 		byClass.Cells = append(byClass.Cells, cell(name, -1))
 		byFill.Cells = append(byFill.Cells, cell("seq", float64(used)/float64(max(chunks, 1))))
-		byAge.Cells = append(byAge.Cells, cell("seq", float64(age/assigned)/float64(max(oldest, 1))))
+		byAge.Cells = append(byAge.Cells, cell("seq", float64(age/assigned)/float64(scale)))
 	}
 	each := "Each cell is a page"
 	if per > 1 {
@@ -273,7 +274,7 @@ func (r *report) maps(n *census, pages []pageRow) {
 	for i := range opacitySeps {
 		share := (float64(i) + 0.5) / opacitySeps
 		byFill.Keys = append(byFill.Keys, mapKey{"seq", opacity(share), fmt.Sprintf("%d–%d%%", 100*i/opacitySeps, 100*(i+1)/opacitySeps)})
-		byAge.Keys = append(byAge.Keys, mapKey{"seq", opacity(share), fmt.Sprintf("up to %s", span(max(1, oldest*int64(i+1)/opacitySeps)))})
+		byAge.Keys = append(byAge.Keys, mapKey{"seq", opacity(share), fmt.Sprintf("up to %s", span(scale*int64(i+1)/opacitySeps))})
 	}
 	r.Maps = []pageMapView{byClass, byFill, byAge}
 }
