@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 	if addr := os.Getenv(idleClients); addr != "" {
 		os.Exit(beIdle(addr))
 	}
+	if numbers := os.Getenv(filteredEnv); numbers != "" {
+		os.Exit(beFiltered(numbers))
+	}
 	os.Exit(func() int {
 		// The server is linked into this test as well, though it runs as a program of its own: otherwise `go test` would take the test for
 		// unchanged when the server changes, and show cached results.
