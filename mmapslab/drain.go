@@ -171,15 +171,7 @@ func (s *Store) AddPoolPage(classID int) bool {
 	if _, _, pool := s.Pages(); pool == 0 {
 		return false
 	}
-	page := s.takePage(false)
-	if page == 0 {
-		return false
-	}
-	if s.assign(page, classID) != nil {
-		s.putBack(page)
-		return false
-	}
-	return true
+	return s.takeAndAssign(classID, false)
 }
 
 // CancelDrain takes a draining page back. It looks at the class's whole free list.

@@ -624,6 +624,11 @@ func (s *Store) AddPage(classID int) bool {
 	if free {
 		return true // somebody else was faster
 	}
+	return s.takeAndAssign(classID, first)
+}
+
+// takeAndAssign gives a class a free page, above the limit if it is its first; false when there is none, or no memory for it.
+func (s *Store) takeAndAssign(classID int, first bool) bool {
 	page := s.takePage(first)
 	if page == 0 {
 		return false

@@ -262,12 +262,8 @@ func (tr *traffic) client(i int, anew bool) {
 // fillWith stores n items.
 func fillWith(t testing.TB, addr string, n int) {
 	t.Helper()
-	c, err := dialWire(addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newWire(t, addr)
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
 	out := bufio.NewWriter(c)
 	for i := range n {
 		fmt.Fprintf(out, "set fill-%d 0 0 10 noreply\r\n%010d\r\n", i, i)
@@ -282,12 +278,8 @@ func fillWith(t testing.TB, addr string, n int) {
 // allThere reads them back.
 func allThere(t testing.TB, addr string, n int) {
 	t.Helper()
-	c, err := dialWire(addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newWire(t, addr)
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
 	go func() {
 		out := bufio.NewWriter(c)
 		for i := range n {

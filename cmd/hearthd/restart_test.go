@@ -37,6 +37,17 @@ func dialWire(addr string) (*wire, error) {
 	return &wire{c, bufio.NewReaderSize(c, 64<<10), bufio.NewWriterSize(c, 64<<10)}, nil
 }
 
+// newWire is dialWire for a test, which does not wait for ever.
+func newWire(t testing.TB, addr string) *wire {
+	t.Helper()
+	w, err := dialWire(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.SetDeadline(time.Now().Add(patience))
+	return w
+}
+
 func (w *wire) set(key string, value []byte) {
 	w.w.WriteString("set ")
 	w.w.WriteString(key)

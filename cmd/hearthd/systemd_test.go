@@ -109,12 +109,8 @@ func TestServesTheSocketsOfSystemdInsteadOfItsFlags(t *testing.T) {
 // statsOf asks for `stats name`.
 func statsOf(t testing.TB, addr, name string) map[string]string {
 	t.Helper()
-	c, err := dialWire(addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newWire(t, addr)
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
 	fmt.Fprintf(c, "stats %s\r\n", name)
 	rows := map[string]string{}
 	for {
