@@ -60,7 +60,7 @@ func HeapFile(arena *Arena) *File {
 // OpenFile opens or makes the file with mode 0600, locks it, and reads its superblocks. It changes no byte of an existing file. When another
 // process holds the lock it tries until wait is over and then returns ErrLocked, wrapped with that process's pid.
 func OpenFile(path string, wait time.Duration) (*File, error) {
-	deadline := time.Now().Add(wait)
+	deadline := time.Now().Add(max(wait, leastWait))
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if err != nil {

@@ -10,7 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const portable = false // for tests
+const (
+	portable  = false // for tests
+	leastWait = 0     // nobody but servers locks files
+)
 
 // lockHolder is the kernel's answer, "" for none.
 func lockHolder(f *os.File) string {

@@ -6,15 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // What Linux has of its own, for systems that lack it. On Linux this is built with -tags portable, to be tested.
 
-const portable = true
+const (
+	portable = true
+	// leastWait is how long OpenFile waits whatever it is told: see lockHolder.
+	leastWait = 50 * time.Millisecond
+)
 
-// lockHolder tries the lock, for as long as that takes, since no list of locks can be asked, and finds the pid in the superblock.
+// lockHolder tries the lock, since no list of locks can be asked, and finds the pid in the superblock. For a moment it has the lock itself, if nobody had.
 func lockHolder(f *os.File) string {
 	again, err := os.Open(f.Name())
 	if err != nil {
