@@ -235,12 +235,12 @@ func (o *Order) pullLocked(c *classOrder, ref mmapslab.Ref, size uint64) {
 	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m &^ (mmapslab.Linked | mmapslab.ListedApart) })
 }
 
-// update changes Meta in one atomic step. Others change it at any time: readers their bits, touches the exptime.
+// update changes Meta in one atomic step, if there is anything to change. Others change it at any time: readers their bits, touches the exptime.
 func (o *Order) update(ref mmapslab.Ref, change func(mmapslab.Meta) mmapslab.Meta) {
 	w := o.store.Meta(ref)
 	for {
 		old := w.Load()
-		if w.CompareAndSwap(old, uint64(change(mmapslab.Meta(old)))) {
+		if to := uint64(change(mmapslab.Meta(old))); to == old || w.CompareAndSwap(old, to) {
 			return
 		}
 	}
@@ -594,6 +594,7 @@ func (r *Relinker) Add(ref mmapslab.Ref, id uint32, size int) {
 	l.head = id
 	l.count++
 	l.bytes += uint64(size)
+	// Most are as they were before a kill: not written to, a page of memory stays clean, which on a disk would be written back, all of them after each kill.
 	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta {
 		m = m&^mmapslab.ListedApart | mmapslab.Linked
 		if ref&mmapslab.Chained != 0 {

@@ -651,10 +651,10 @@ func (s *Store) backPage(page, perPage uint32) error {
 	return s.back(pageTable+int64(page)*descriptorSize, descriptorSize)
 }
 
-// PopulatePage brings the memory of an assigned page, which is there, into the process at one go: a fault for each 4 KiB would take longer than reading them.
-func (s *Store) PopulatePage(page uint32) {
+// WantPage maps the memory of an assigned page, which is there, at one go: a fault for each 4 KiB would take longer than reading them.
+func (s *Store) WantPage(page uint32) {
 	if s.arena.unmap != nil {
-		s.populate(s.layout.pagesOffset(page), PageSize)
+		want(s.arena.Bytes(s.layout.pagesOffset(page), PageSize))
 	}
 }
 
@@ -787,7 +787,9 @@ func (s *Store) RebuildFree(page uint32, used func(slot uint32) bool) {
 		id := page<<slotBits | (slot - 1)
 		off := s.layout.pagesOffset(page) + int64(slot-1)*int64(c.size)
 		s.forget(off)
-		s.arena.Word(off + metaOffset).Store(0)
+		if meta := s.arena.Word(off + metaOffset); meta.Load() != 0 {
+			meta.Store(0)
+		}
 		s.Link(id).Next = head
 		if head = id; tail == 0 {
 			tail = id

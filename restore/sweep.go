@@ -318,7 +318,7 @@ func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 		for page := next.Add(1); page <= uint32(s.p.Store.Room()); page = next.Add(1) {
 			if s.p.Store.PageClass(page) != 0 && !s.p.Store.PageSwept(page) && !s.drop[page] {
 				fault.Point("restore.sweep.page")
-				w.p.Store.PopulatePage(page)
+				w.p.Store.WantPage(page)
 				w.page(page)
 				s.done.Add(1)
 			}
