@@ -204,6 +204,49 @@ func (r *rival) crash(rnd *rand.Rand) error {
 	return checkAtRest(x, r.items)
 }
 
+// A word that changes between the look at its bucket and the look at itself is neither lost nor taken for what it was.
+func TestFindLooksAgainAtAWordThatChanges(t *testing.T) {
+	r := heapRival(t, 1, 512)
+	region, size := regionFor(512)
+	a := mmapslab.NewHeapArena(size)
+	x, err := index.Create(a, region, r.items, r.opt, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, first, second := r.hash(0), r.newRef(0), r.newRef(0)
+	find := func(change func()) mmapslab.Ref {
+		fault.Set(func(point string) {
+			if point == "index.find.answered" {
+				fault.Set(nil)
+				change()
+			}
+		})
+		defer fault.Set(nil)
+		ref, _ := x.Find(h, key(0))
+		return ref
+	}
+	if res, _ := x.Insert(h, key(0), first); res != index.Inserted {
+		t.Fatal(res)
+	}
+	word := a.Word(region.Half[0] + int64(index.Buckets(uint32(h>>32), 4)[0])*64)
+	move := func() { // as far as is allowed while readers of the old table are about
+		x.Start()
+		for n := 0; word.Load() != index.StateMoved && n < 4; n++ {
+			x.Help(1)
+		}
+	}
+	if got := find(move); got != first {
+		t.Errorf("moved to the next table meanwhile: found %d, want %d", got, first)
+	}
+	x.FinishGrowth()
+	if got := find(func() { x.Replace(h, first, second) }); got != second {
+		t.Errorf("replaced meanwhile: found %d, want %d", got, second)
+	}
+	if got := find(func() { x.Delete(h, second) }); got != 0 {
+		t.Errorf("deleted meanwhile: found %d", got)
+	}
+}
+
 // One helper sleeps after it froze key 0 in the first bucket; a second one between its copy of key 1, in the next bucket, and MOVED. A third, short
 // of room for key 0, evicts the copy of key 1: then the FROZEN word it came from must not bring it back.
 func TestItemEvictedByGrowthDoesNotComeBack(t *testing.T) {

@@ -3,6 +3,7 @@ package index
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"runtime"
 	"sync/atomic"
@@ -130,6 +131,13 @@ func (t *table) window(h uint64) window { return t.windowOf(uint32(h >> 32)) }
 
 func (t *table) windowOf(h32 uint32) window { return window{t.words, Buckets(h32, t.buckets)} }
 
+func (t *table) bucket(b uint32) *[bucketWords]mmapslab.Word {
+	return (*[bucketWords]mmapslab.Word)(t.words[uint64(b)*bucketWords:])
+}
+
+// home is the first of Buckets.
+func (t *table) home(h uint64) uint32 { return homeBucket(uint32(h>>32), t.buckets) }
+
 func (t *table) total() int64 { return int64(t.buckets) }
 func (t *table) bytes() int64 { return t.total() * bucketBytes }
 
@@ -232,20 +240,22 @@ func Attach(a *mmapslab.Arena, r Region, items Items, o Options) (*Index, error)
 // since nobody changes a key in the new table before its whole old window is MOVED. A MOVED word sends us to the new table; where none was
 // met the key cannot have been there. A view from before the growth is noticed by the same MOVED word.
 func (x *Index) Find(h uint64, key []byte) (mmapslab.Ref, bool) {
-	want := answer(h)
 	for v := x.view.Load(); ; {
-		var seen uint64
 		for t := v.cur; ; t = v.next {
-			seen = 0
-			for _, b := range t.windowOf(uint32(h >> 32)).bucket {
-				bucket := t.words[uint64(b)*bucketWords:][:bucketWords]
-				for i := range bucket {
-					w := bucket[i].Load()
-					if w&keyMask == want && x.items.Match(refOf(w), key) {
-						return refOf(w), true
+			// Most keys are in their home bucket; where the others are is computed when it is needed.
+			ref, seen := x.findIn(t, t.home(h), h, key)
+			if ref == 0 {
+				all := Buckets(uint32(h>>32), t.buckets)
+				for _, b := range all[1:] {
+					var more uint64
+					ref, more = x.findIn(t, b, h, key)
+					if seen |= more; ref != 0 {
+						break
 					}
-					seen |= w
 				}
+			}
+			if ref != 0 {
+				return ref, true
 			}
 			if seen&stateMoved == 0 {
 				return 0, false
@@ -262,19 +272,48 @@ func (x *Index) Find(h uint64, key []byte) (mmapslab.Ref, bool) {
 	}
 }
 
+// findIn is Find in one bucket; seen has the bits that any of its words has.
+func (x *Index) findIn(t *table, bucket uint32, h uint64, key []byte) (ref mmapslab.Ref, seen uint64) {
+	words, want := t.bucket(bucket), answer(h)
+	mask, seen := answers(words, want)
+	for mask != 0 {
+		fault.Point("index.find.answered")
+		w := words[bits.TrailingZeros64(mask)%bucketWords].Load()
+		if w&keyMask != want { // it has changed since
+			mask, seen = answers(words, want)
+			continue
+		}
+		if x.items.Match(refOf(w), key) {
+			return refOf(w), seen
+		}
+		mask &= mask - 1
+	}
+	return 0, seen
+}
+
+// answers has a bit for each word that is want under keyMask, the first word's the lowest; seen has the bits that any of the words has. It does not branch on what it sees: which word
+// is a key's the processor cannot guess.
+func answers(words *[bucketWords]mmapslab.Word, want uint64) (mask, seen uint64) {
+	for i := range words {
+		w := words[i].Load()
+		other := w&keyMask ^ want
+		mask = mask>>1 | (other-1)&^other&(1<<63) // the top bit where other is 0
+		seen |= w
+	}
+	return mask >> (64 - bucketWords), seen
+}
+
 // A Hint looks for a key's item without touching items, for who has many keys to find: each step names the memory that the next one, or Find, is going to
 // read, so that it can be fetched for all keys at once. It may be wrong in both ways, and is out of date at once.
 type Hint struct {
-	table  *table
-	hash   uint64
-	bucket [windowBuckets]uint32
+	table *table
+	hash  uint64
 }
 
 // Hint begins to look for a key with this hash and returns the offset in the arena of its home bucket.
 func (x *Index) Hint(h uint64) (hint Hint, home int64) {
 	t := x.view.Load().cur
-	hint = Hint{t, h, Buckets(uint32(h>>32), t.buckets)}
-	return hint, x.offset(t, hint.bucket[0])
+	return Hint{t, h}, x.offset(t, t.home(h))
 }
 
 func (x *Index) offset(t *table, bucket uint32) int64 {
@@ -282,28 +321,32 @@ func (x *Index) offset(t *table, bucket uint32) int64 {
 }
 
 // Home returns the first item in the home bucket that may be the key's, else 0.
-func (n *Hint) Home() mmapslab.Ref { return n.table.guess(n.hash, n.bucket[:1]) }
+func (n *Hint) Home() mmapslab.Ref { return n.table.guess(n.table.home(n.hash), n.hash) }
 
 // AppendOther appends the offsets of the window's other buckets.
 func (x *Index) AppendOther(offsets []int64, n *Hint) []int64 {
-	for _, b := range n.bucket[1:] {
+	all := Buckets(uint32(n.hash>>32), n.table.buckets)
+	for _, b := range all[1:] {
 		offsets = append(offsets, x.offset(n.table, b))
 	}
 	return offsets
 }
 
 // Other is Home of the window's other buckets.
-func (n *Hint) Other() mmapslab.Ref { return n.table.guess(n.hash, n.bucket[1:]) }
-
-func (t *table) guess(h uint64, buckets []uint32) mmapslab.Ref {
-	want := answer(h)
-	for _, b := range buckets {
-		bucket := t.words[uint64(b)*bucketWords:][:bucketWords]
-		for i := range bucket {
-			if w := bucket[i].Load(); w&keyMask == want {
-				return refOf(w)
-			}
+func (n *Hint) Other() mmapslab.Ref {
+	all := Buckets(uint32(n.hash>>32), n.table.buckets)
+	for _, b := range all[1:] {
+		if ref := n.table.guess(b, n.hash); ref != 0 {
+			return ref
 		}
+	}
+	return 0
+}
+
+func (t *table) guess(bucket uint32, h uint64) mmapslab.Ref {
+	words := t.bucket(bucket)
+	if mask, _ := answers(words, answer(h)); mask != 0 {
+		return refOf(words[bits.TrailingZeros64(mask)%bucketWords].Load())
 	}
 	return 0
 }

@@ -47,10 +47,12 @@ func stateOf(w uint64) uint64     { return w & stateMask }
 // answer is what w&keyMask equals when the word answers a reader of a key with this hash.
 func answer(h uint64) uint64 { return h&TagMask<<stateBits | stateLive }
 
+func homeBucket(h32, buckets uint32) uint32 { return uint32(uint64(h32) * uint64(buckets) >> 32) }
+
 // Buckets returns the four buckets that a key may be in, its home bucket first, in a table of so many buckets (an even number, at least 4), from the
 // high 32 bits of its hash. They are two different pairs of neighbours, so no slot comes twice.
 func Buckets(h32, buckets uint32) [windowBuckets]uint32 {
-	home := uint32(uint64(h32) * uint64(buckets) >> 32)
+	home := homeBucket(h32, buckets)
 	// Keys of one home differ in the low bits of h32; the product carries them to the top (Fibonacci hashing, Knuth 6.4).
 	pairs := buckets / 2
 	other := home/2 + 1 + uint32(uint64(h32*0x9e3779b1)*uint64(pairs-1)>>32)
