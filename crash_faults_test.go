@@ -32,13 +32,24 @@ import (
 // Stores that are not atomic are found by comparing what was handed out with a copy, at the next atomic store or point: words of 8 bytes, in rising, falling or
 // random order, since between two atomic stores the program promises none.
 
-// Rules broken on purpose, and what found it (every store; points, kill_faults_test.go; moments, kill_test.go; histories, linear_test.go):
+// Rules of the design broken on purpose, one at a time, and which of these found it: every store (here, 6000 images), points (kill_faults_test.go, 100 lives), moments (kill_test.go, 120
+// kills), histories (linear_test.go), or tests of the package that keeps the rule.
 //
-//	a replace is a delete and an insert (R1)              every store, points, histories
-//	no last look before a copy is promoted (growth)       histories (and index's own tests)
-//	a part of a chain is published before its bytes (R4)  every store, points
-//	an item is published before its checksum (R4)         all four
-//	what is retired is free at once (R5)                  points, moments, histories
+//	R1   a replace is a delete and an insert                     every store, points, histories
+//	R2   a delete moves another word into the slot it leaves     every store
+//	R2   a growth promotes a copy without a last look            histories, index
+//	R3   a chain names its first chunk by address                every store, moments
+//	R4   a part of a chain is published before its bytes         every store, points
+//	R4   an item is published before its checksum                all four
+//	R5   what is retired is free at once                         points, moments, histories
+//	R6   a touch ignores that the item is being copied           points, histories
+//	R6   a number is written in place                            every store, histories
+//	R7   the flush word is not in the file                       every store
+//	R8   a page is assigned before it is zero                    points, histories
+//	R8   a page that was draining is not taken back              mmapslab
+//	R9   an item may be longer than its chunk                    mmapslab, damaged files (damage_test.go)
+//	R9   a part of a chain may be longer than its chunk          mmapslab
+//	R10  a page gets no memory when it is assigned               mmapslab
 
 var imagesWanted = flag.Int("images", 0, "how many crash images TestEveryStoreLeavesWhatWasAcknowledged opens, over all profiles; 0: 20000, with HEARTH_LONG 1000000, with -short 4000")
 
