@@ -25,7 +25,7 @@ const (
 
 // alloc takes a chunk of a class: a free one, one of a new page, or one that an evicted item leaves. It may renew the section.
 func (s *Session) alloc(class int) (mmapslab.Ref, bool) {
-	ref, left, ok := s.c.store.Alloc(class)
+	ref, left, ok := s.slot.chunks.Alloc(class)
 	if !ok {
 		return s.allocSlow(class)
 	}
@@ -55,7 +55,7 @@ func (s *Session) allocSlow(class int) (mmapslab.Ref, bool) {
 			}
 			s.renew()
 		}
-		if ref, _, ok := s.c.store.Alloc(class); ok {
+		if ref, _, ok := s.slot.chunks.Alloc(class); ok {
 			return ref, true
 		}
 		// Somebody's section is open, or another session took what we freed.

@@ -540,7 +540,7 @@ func (c *Cache) close(mark func(mmapslab.Identity) error) error {
 		return err
 	}
 	began := time.Now()
-	c.recl.collect()
+	c.recl.collect(nil)
 	items := c.index.Len()
 	fault.Point("hearth.close.drained")
 	err := c.save(mark)
@@ -582,7 +582,7 @@ func (c *Cache) Check() []restore.Finding {
 	c.index.HoldGrowth(true)
 	defer c.index.HoldGrowth(false)
 	c.index.FinishGrowth()
-	c.recl.collect()
+	c.recl.collect(nil)
 	return restore.Check(c.parts(), nil)
 }
 

@@ -25,8 +25,8 @@
 //     made after that would put a free chunk into a list. The next start does not mind: it makes the lists anew from the index.
 //  3. Its word is stored (index.Insert, Replace): from here on readers find the new value, and so does the next start.
 //  4. The operation is acknowledged: the caller returns to the client. Acknowledged before 3, a kill in between would lose it.
-//  5. The item that it replaced is unlinked from its list. Before 3, an eviction could not find an item that is still live; and whoever fails at
-//     3 would have to link it again.
+//  5. The item that it replaced is unlinked from its list, with others at the end of the section (Session.leave). Before 3, an eviction could not find an item that
+//     is still live; and whoever fails at 3 would have to link it again.
 //  6. It is retired (reclaimer): its chunks come free once every session has left the section it was in. Before 3, or at once, a
 //     reader would see its bytes overwritten, and the next start might find a live word whose chunk holds another item half written.
 //
@@ -56,10 +56,14 @@
 //	crawler.step → what is below       a crawl removes items as any session does
 //	keeper.pause → Cache.mu            a round of the keeper lists the sessions
 //	keeper.pause → everything below    a round does the work of all parts; Check keeps rounds out by it
-//	Cache.mu → reclaimer.slotMu        a session and its slot come and go together
-//	reclaimer.mu → reclaimer.pinMu     of what is freed, pinned items stay
-//	reclaimer.mu → a store class's mu  retired chunks go to the free lists in the order they were retired
-//	reclaimer.mu → an LRU class's lock marks of an item that was moved go to its copy when the last reader of the old one has left
+//	Cache.mu → reclaimer.slotMu        a session and its slot come together
+//	reclaimer.slotMu → a limbo's mu    a slot goes when nothing waits in its limbo
+//	reclaimer.slotMu → Store.magazineMu  and its magazine with it
+//	a limbo's mu → reclaimer.pinMu     of what is freed, pinned items stay
+//	a limbo's mu → a magazine's mu     retired chunks go to the magazine of who collects them, in the order they were retired
+//	a limbo's mu → a store class's mu  or to the free lists
+//	a limbo's mu → an LRU class's lock marks of an item that was moved go to its copy when the last reader of the old one has left
+//	Store.magazineMu → a magazine's mu → a store class's mu  free chunks are counted, and taken back from magazines
 //	mover.mu → a class's locks         who asks for a page, and the automover, look at the classes; one lock of theirs at a time
 //	a store class's adding → its mu, and Store.pageMu  a class without chunks takes a page; memory for it is had under none but adding
 //	a Sweeper's lock of a page → an LRU class's lock  a page's items are linked before anybody may take it for swept

@@ -164,19 +164,19 @@ func (s *Session) Write(d *Draft, p []byte) bool {
 // Discard gives a draft's memory back.
 func (s *Session) Discard(d *Draft) {
 	if d.ref != 0 {
-		s.c.free(d.ref)
+		s.c.free(s.slot.chunks, d.ref)
 	}
 	*d = Draft{}
 }
 
-// free frees items' chunks. Nobody can be reading them any more.
-func (c *Cache) free(refs ...mmapslab.Ref) {
+// free frees items' chunks, to a session's magazine or, nil, to nobody's. Nobody can be reading them any more.
+func (c *Cache) free(to *mmapslab.Magazine, refs ...mmapslab.Ref) {
 	for _, ref := range refs {
 		if ref&mmapslab.Chained != 0 {
 			c.freeChain(ref) // apart, so that what its closure needs is on the heap for chained items only
 		}
 	}
-	c.store.Free(refs...)
+	c.store.FreeTo(to, refs...)
 }
 
 func (c *Cache) freeChain(ref mmapslab.Ref) {
@@ -218,7 +218,7 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 			s.c.order.Unlink(d.ref, size)
 			s.retire(d.ref)
 		} else {
-			s.c.free(d.ref)
+			s.c.free(s.slot.chunks, d.ref)
 		}
 		return st
 	}
@@ -251,7 +251,7 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 				continue
 			}
 			s.countDead(&f)
-			s.discard(f.ref, &f.item)
+			s.leave(f.ref, &f.item)
 		} else {
 			result, victim := s.c.index.Insert(f.hash, it.Key(), d.ref)
 			if result == index.Full && victim == 0 {

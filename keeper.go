@@ -124,7 +124,7 @@ func (c *Cache) round() (moved int) {
 	}
 	busy = c.movePages() || busy
 	busy = c.fitIndex(time.Now()) || busy
-	c.recl.collect()
+	c.recl.collect(nil)
 	switch {
 	case busy:
 		moved = max(moved, keeperMuch)

@@ -198,7 +198,7 @@ func (c *Cache) movePages() (busy bool) {
 			break // been everywhere
 		}
 	}
-	c.recl.collect()
+	c.recl.collect(nil)
 	_, _, drained := c.store.Undrained(src, 0, nil)
 	if now := c.Now(); drained != m.drained {
 		m.drained, m.since, m.idle = drained, now, 0

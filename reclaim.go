@@ -18,19 +18,20 @@ import (
 // shows 0 or at least the stamp, its session either has left, or loaded epoch after the addition, hence after the words were taken away, and
 // cannot find them; or it enters after our scan, with the same effect, even if it loaded an older epoch before. Was the stamp taken before the
 // words went, a session could enter with the new epoch, find the old word, and read a chunk that is being overwritten.
+//
+// Where an item waits does not matter for that, since each has its stamp. But between limbos there is no order: who needs one item to stay until another one is freed
+// holds it (see mover).
 type reclaimer struct {
 	epoch atomic.Uint64 // starts at 1, so that 0 can mean outside
-	free  func(refs ...mmapslab.Ref)
+	free  func(to *mmapslab.Magazine, refs ...mmapslab.Ref)
 	size  func(ref mmapslab.Ref) int
 
 	slotMu sync.Mutex
 	slots  atomic.Pointer[[]*slot] // replaced as a whole, so that scans take no lock
 
-	mu      sync.Mutex // guards limbo, first and batch; free is called under it
-	limbo   []retired  // by rising stamp, from first on
-	first   int
-	batch   []mmapslab.Ref // collect's: what is freed in one go
-	waiting atomic.Int64   // how many are in limbo
+	shared  limbo        // what no session retired
+	waiting atomic.Int64 // how many are in limbos
+	closing atomic.Int64 // slots that are closed and still there
 
 	pinMu  sync.Mutex
 	pinned map[mmapslab.Ref]pinState
@@ -39,11 +40,22 @@ type reclaimer struct {
 	dead   atomic.Int64 // bytes of items that would be free but for their pins or holds
 }
 
-// slot is where a session announces that it is in a section, on a cache line of its own.
+// slot is where a session announces that it is in a section, on a cache line of its own, and where what it frees goes.
 type slot struct {
 	_       [64]byte
 	entered atomic.Uint64 // 0: in no section
 	_       [56]byte
+	chunks  *mmapslab.Magazine
+	limbo   limbo
+	closed  atomic.Bool
+}
+
+// limbo is where what was retired waits. Each session has one, so that sessions do not meet, and each gets its own chunks back: they are in its processor's cache.
+type limbo struct {
+	mu    sync.Mutex // free is called under it
+	items []retired  // by rising stamp, from first on
+	first int
+	batch []mmapslab.Ref // what is freed in one go
 }
 
 // retired is an item that was taken out of the index before stamp; or, with ref 0, something to do, under no lock. With both, then is what is done, in order,
@@ -61,33 +73,53 @@ type pinState struct {
 	dead  int64
 }
 
-func newReclaimer(free func(...mmapslab.Ref), size func(mmapslab.Ref) int) *reclaimer {
+func newReclaimer(free func(*mmapslab.Magazine, ...mmapslab.Ref), size func(mmapslab.Ref) int) *reclaimer {
 	r := &reclaimer{free: free, size: size, pinned: map[mmapslab.Ref]pinState{}}
 	r.epoch.Store(1)
 	r.slots.Store(new([]*slot))
 	return r
 }
 
-func (r *reclaimer) addSlot() *slot {
+func (r *reclaimer) addSlot(chunks *mmapslab.Magazine) *slot {
 	r.slotMu.Lock()
 	defer r.slotMu.Unlock()
-	s := new(slot)
+	s := &slot{chunks: chunks}
 	old := *r.slots.Load()
 	slots := append(old[:len(old):len(old)], s)
 	r.slots.Store(&slots)
 	return s
 }
 
+// removeSlot gives a slot up. What its limbo and its magazine hold, collect sees to: this takes no lock, since a session may be closed by a panic in the middle of
+// its own collect, which is to end the process and not to wait for itself.
 func (r *reclaimer) removeSlot(s *slot) {
+	s.closed.Store(true)
+	r.closing.Add(1)
+}
+
+// removeClosed removes the closed slots in whose limbo nothing waits any more.
+func (r *reclaimer) removeClosed() {
 	r.slotMu.Lock()
 	defer r.slotMu.Unlock()
 	var slots []*slot
-	for _, other := range *r.slots.Load() {
-		if other != s {
-			slots = append(slots, other)
+	for _, s := range *r.slots.Load() {
+		if s.closed.Load() && s.limbo.empty() {
+			s.chunks.Close()
+			r.closing.Add(-1)
+		} else {
+			slots = append(slots, s)
 		}
 	}
 	r.slots.Store(&slots)
+}
+
+// empty tells whether nothing waits in a limbo; false also while somebody is at it.
+func (l *limbo) empty() bool {
+	if !l.mu.TryLock() {
+		return false
+	}
+	defer l.mu.Unlock()
+	return l.first == len(l.items)
 }
 
 func (r *reclaimer) enter(s *slot) { s.entered.Store(r.epoch.Load()) }
@@ -96,44 +128,51 @@ func (r *reclaimer) enter(s *slot) { s.entered.Store(r.epoch.Load()) }
 // ended, so it need not wait for the next one.
 func (r *reclaimer) leave(s *slot, refs []mmapslab.Ref) {
 	s.entered.Store(0)
-	if len(refs) == 0 {
-		r.collect()
+	if len(refs) == 0 && r.waiting.Load() == 0 {
 		return
 	}
-	r.mu.Lock()
-	r.retireLocked(refs)
-	r.collectAndUnlock()
+	l := &s.limbo
+	l.mu.Lock()
+	if len(refs) > 0 {
+		r.retireLocked(l, refs)
+	}
+	r.collectAndUnlock(l, s.chunks)
+	r.collectOf(&r.shared, s.chunks)
 }
 
-// retire frees refs, which were taken out of the index before, once nobody can be reading them.
-func (r *reclaimer) retire(refs []mmapslab.Ref) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.retireLocked(refs)
+// retire frees refs, which were taken out of the index before, once nobody can be reading them. Of no session: nil.
+func (r *reclaimer) retire(s *slot, refs []mmapslab.Ref) {
+	l := &r.shared
+	if s != nil {
+		l = &s.limbo
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r.retireLocked(l, refs)
 }
 
-func (r *reclaimer) retireLocked(refs []mmapslab.Ref) {
+func (r *reclaimer) retireLocked(l *limbo, refs []mmapslab.Ref) {
 	stamp := r.epoch.Add(1) // under the lock, so that limbo is in order
 	for _, ref := range refs {
-		r.limbo = append(r.limbo, retired{stamp: stamp, ref: ref})
+		l.items = append(l.items, retired{stamp: stamp, ref: ref})
 	}
 	r.waiting.Add(int64(len(refs)))
 }
 
 // retireThen calls then once nobody can be reading ref as it was before the call: no section from before is open, and no pin from one. It is called under the
-// reclaimer's locks, and in the order of retirement: what is retired later comes later.
+// reclaimer's locks, in the order of the calls.
 func (r *reclaimer) retireThen(ref mmapslab.Ref, then func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.limbo = append(r.limbo, retired{stamp: r.epoch.Add(1), ref: ref, then: then})
+	r.shared.mu.Lock()
+	defer r.shared.mu.Unlock()
+	r.shared.items = append(r.shared.items, retired{stamp: r.epoch.Add(1), ref: ref, then: then})
 	r.waiting.Add(1)
 }
 
 // after calls f once every session that is in a section now has left it.
 func (r *reclaimer) after(f func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.limbo = append(r.limbo, retired{stamp: r.epoch.Add(1), then: f})
+	r.shared.mu.Lock()
+	defer r.shared.mu.Unlock()
+	r.shared.items = append(r.shared.items, retired{stamp: r.epoch.Add(1), then: f})
 	r.waiting.Add(1)
 }
 
@@ -143,7 +182,7 @@ func (r *reclaimer) wait() {
 	r.after(func() { close(left) })
 	for wait := time.Microsecond; ; wait = min(2*wait, time.Millisecond) {
 		fault.Point("hearth.grace.waiting")
-		r.collect()
+		r.collect(nil)
 		select {
 		case <-left:
 			return
@@ -163,49 +202,70 @@ func (r *reclaimer) oldest() uint64 {
 	return low
 }
 
-// collect frees what nobody can be reading any more. It returns at once when another one is at it.
-func (r *reclaimer) collect() {
-	if r.waiting.Load() != 0 && r.mu.TryLock() {
-		r.collectAndUnlock()
+// collect frees what nobody can be reading any more, whoever retired it, for the session of the slot if there is one. Where another one is at it, it leaves that to them.
+func (r *reclaimer) collect(s *slot) {
+	if r.waiting.Load() == 0 && r.closing.Load() == 0 {
+		return
+	}
+	var to *mmapslab.Magazine
+	if s != nil {
+		to = s.chunks
+	}
+	for _, s := range *r.slots.Load() {
+		r.collectOf(&s.limbo, to)
+	}
+	r.collectOf(&r.shared, to)
+	if r.closing.Load() != 0 {
+		r.removeClosed()
 	}
 }
 
-// collectAndUnlock is collect for who holds mu. It lets go of mu, since some of what has waited is to be done under no lock. Items are freed many at a time,
-// for one lock of their class; what is done for an item in place of freeing it keeps its place in the order.
-func (r *reclaimer) collectAndUnlock() {
-	low, n := r.oldest(), r.first
+func (r *reclaimer) collectOf(l *limbo, to *mmapslab.Magazine) {
+	if l.mu.TryLock() {
+		r.collectAndUnlock(l, to)
+	}
+}
+
+// collectAndUnlock is collect for who holds a limbo's mu. It lets go of mu, since some of what has waited is to be done under no lock. Items are freed many at a time,
+// for one lock of their class; what is done for an item in place of freeing it keeps its place in its limbo.
+func (r *reclaimer) collectAndUnlock(l *limbo, to *mmapslab.Magazine) {
+	if l.first == len(l.items) {
+		l.mu.Unlock()
+		return
+	}
+	low, n := r.oldest(), l.first
 	var then []func()
-	for ; n < len(r.limbo) && r.limbo[n].stamp <= low; n++ {
-		it := &r.limbo[n]
+	for ; n < len(l.items) && l.items[n].stamp <= low; n++ {
+		it := &l.items[n]
 		switch {
 		case it.ref == 0:
 			then = append(then, it.then)
 		case r.keepForPins(it):
 		case it.then == nil:
-			r.batch = append(r.batch, it.ref)
+			l.batch = append(l.batch, it.ref)
 		default:
-			r.freeBatch()
+			r.freeBatch(l, to)
 			it.then()
 		}
 		it.then = nil
 	}
-	r.freeBatch()
-	r.waiting.Add(int64(r.first - n))
-	if r.first = n; r.first > len(r.limbo)/2 {
-		r.limbo = r.limbo[:copy(r.limbo, r.limbo[n:])] // each is moved at most once on average
-		r.first = 0
+	r.freeBatch(l, to)
+	r.waiting.Add(int64(l.first - n))
+	if l.first = n; l.first > len(l.items)/2 {
+		l.items = l.items[:copy(l.items, l.items[n:])] // each is moved at most once on average
+		l.first = 0
 	}
-	r.mu.Unlock()
+	l.mu.Unlock()
 	for _, f := range then {
 		f()
 	}
 }
 
-func (r *reclaimer) freeBatch() {
-	if len(r.batch) > 0 {
+func (r *reclaimer) freeBatch(l *limbo, to *mmapslab.Magazine) {
+	if len(l.batch) > 0 {
 		fault.Point("hearth.reclaim.freeing")
-		r.free(r.batch...)
-		r.batch = r.batch[:0]
+		r.free(to, l.batch...)
+		l.batch = l.batch[:0]
 	}
 }
 
@@ -213,7 +273,7 @@ func (r *reclaimer) end(it *retired) {
 	if it.then != nil {
 		it.then()
 	} else {
-		r.free(it.ref)
+		r.free(nil, it.ref)
 	}
 }
 

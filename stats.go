@@ -162,7 +162,10 @@ func (t *tally) publish() {
 
 // Publish makes what the session did so far in its section count in Stats; End does so, too. A server publishes before it sends replies: who has read one
 // finds it counted.
-func (s *Session) Publish() { s.counts.publish() }
+func (s *Session) Publish() {
+	s.unlinkLeft()
+	s.counts.publish()
+}
 
 // add adds all of other's counts.
 func (c *counters) add(other *counters) {

@@ -180,6 +180,45 @@ func (o *Order) Unlink(ref mmapslab.Ref, size int) bool {
 	return true
 }
 
+// Leaver is an item, and its size.
+type Leaver struct {
+	Ref  mmapslab.Ref
+	Size int
+}
+
+// UnlinkAll is Unlink for several items, each of which must be in a list. It takes a class's lock once for those of the class that are in a row. To wait for the neighbours' links is
+// most of what an Unlink takes, and others wait for the lock meanwhile: so it asks for the memory of all of them before it changes the first one.
+func (o *Order) UnlinkAll(items []Leaver) {
+	const most = 64
+	var ids [most]uint32
+	var buf [2 * most]int64
+	for len(items) > 0 {
+		n, class, lines := 0, o.store.ListClass(items[0].Ref), buf[:0]
+		for ; n < min(len(items), most) && o.store.ListClass(items[n].Ref) == class; n++ {
+			ids[n] = o.store.ID(items[n].Ref)
+			lines = append(lines, o.store.LinkOffset(ids[n]))
+		}
+		arena := o.store.Arena()
+		arena.Prefetch(lines)
+		c := &o.classes[class]
+		c.mu.Lock()
+		lines = buf[:0]
+		for _, id := range ids[:n] {
+			link := o.store.Link(id)
+			lines = append(lines, o.store.LinkOffset(link.Prev), o.store.LinkOffset(link.Next))
+		}
+		arena.Prefetch(lines)
+		for _, it := range items[:n] {
+			o.pullLocked(c, it.Ref, uint64(it.Size))
+		}
+		c.mu.Unlock()
+		for _, it := range items[:n] {
+			o.countSize(it.Size, -1)
+		}
+		items = items[n:]
+	}
+}
+
 // UnlinkDamaged is Unlink for an item whose size, as all of it, may not be what it was: from then on the bytes of the class's lists are an estimate.
 func (o *Order) UnlinkDamaged(ref mmapslab.Ref, size int) bool {
 	o.classes[o.store.ListClass(ref)].estimate.Store(true)

@@ -42,7 +42,7 @@ func (s *Store) siftLocked(c *class) uint32 {
 	}
 	c.drain.sieve = s.Link(id).Next
 	if id>>slotBits == c.drain.page {
-		c.free--
+		c.free.Add(^uint64(0))
 		c.noteLocked(id)
 		return 0
 	}
@@ -57,6 +57,13 @@ func (s *Store) pushFreeLocked(c *class, id uint32) {
 // StartDrain begins to empty a page of a class: the first behind page number after, counting round; the one that is still being carved up only if there is no other.
 // It returns 0 when the class has no page, or drains one already.
 func (s *Store) StartDrain(classID int, after uint32) (page uint32) {
+	if page = s.startDrain(classID, after); page != 0 {
+		s.gather(classID) // see Magazine
+	}
+	return page
+}
+
+func (s *Store) startDrain(classID int, after uint32) (page uint32) {
 	c := &s.classes[classID]
 	c.mu.Lock()
 	fresh := c.freshPage
@@ -82,10 +89,11 @@ func (s *Store) StartDrain(classID int, after uint32) (page uint32) {
 	d.Store(packDescriptor(pageDraining, c.size, generation))
 	fault.Point("mmapslab.drain.started")
 	c.drain = drain{page: page, slots: make([]uint64, (c.perPage+63)/64), sieve: c.freeHead}
+	c.draining.Store(page)
 	c.freeHead = 0
 	if c.freshPage == page {
 		for ; c.freshNext < c.perPage; c.freshNext++ {
-			c.free--
+			c.free.Add(^uint64(0))
 			c.noteLocked(page<<slotBits | c.freshNext)
 		}
 		c.freshPage = 0
@@ -131,6 +139,7 @@ func (s *Store) FinishDrain(classID, dst int) (done bool) {
 		return false
 	}
 	c.drain = drain{}
+	c.draining.Store(0)
 	c.pages--
 	s.classOf[page].Store(0)
 	c.mu.Unlock()
@@ -193,8 +202,9 @@ func (s *Store) CancelDrain(classID int) {
 			s.pushFreeLocked(c, page<<slotBits|uint32(i*64+bits.TrailingZeros64(word)))
 		}
 	}
-	c.free += uint64(c.drain.count)
+	c.free.Add(uint64(c.drain.count))
 	c.drain = drain{}
+	c.draining.Store(0)
 	s.takeBack(page)
 }
 

@@ -187,7 +187,8 @@ func (s *Store) inspectClasses(found *Inspection, words []uint64) {
 			}
 			if s.stopped() {
 				c := &s.classes[id]
-				c.freeHead, c.freshPage, c.freshNext, c.free = r.FreeHead, r.FreshPage, r.FreshNext, r.Free
+				c.freeHead, c.freshPage, c.freshNext = r.FreeHead, r.FreshPage, r.FreshNext
+				c.free.Store(r.Free)
 			}
 		}
 		if covered() {

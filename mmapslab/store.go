@@ -36,7 +36,7 @@ const ClassIDs = 128
 
 // Store is the memory of a cache: pages, slab classes and their free chunks. Methods are safe for concurrent use unless they say otherwise.
 //
-// Lock order: a class's adding before its mu and before pageMu; nothing else is taken under them.
+// Lock order: a class's adding before its mu and before pageMu; magazineMu before a Magazine's mu, and that before a class's mu; nothing else is taken under them.
 type Store struct {
 	arena  *Arena
 	file   *File // nil for anonymous and heap memory
@@ -63,6 +63,9 @@ type Store struct {
 	pool     []uint32 // free pages below nextPage
 	nextPage uint32   // the first page that was never assigned
 
+	magazineMu sync.Mutex
+	magazines  []*Magazine
+
 	cutLists       atomic.Uint64
 	inlineReclaims atomic.Uint64 // chunks of draining pages that Alloc met, and left out
 }
@@ -71,11 +74,12 @@ type Store struct {
 // as it is needed rather than strung into the list at once.
 type class struct {
 	shape
-	_         [64]byte // who looks at an item needs the shape, and not the line that each Alloc changes
+	draining  atomic.Uint32 // drain.page; changed under mu
+	_         [64]byte      // who looks at an item needs the shape, and not the line that each Alloc changes
 	adding    sync.Mutex
 	mu        sync.Mutex
-	freeHead  uint32 // chunk id
-	free      uint64 // chunks in the list, in the sieve, and left in the fresh page
+	freeHead  uint32        // chunk id
+	free      atomic.Uint64 // chunks in the list, in the sieve, and left in the fresh page; not those in magazines. Changed under mu
 	freshPage uint32
 	freshNext uint32 // next slot of freshPage
 	pages     uint64
@@ -458,7 +462,7 @@ func (s *Store) AppendLink(offsets []int64, ref Ref) []int64 {
 	if s.ChunkSize(ref) == 0 {
 		return offsets
 	}
-	return append(offsets, int64(s.layout.Links)+int64(s.ID(ref))*8)
+	return append(offsets, s.LinkOffset(s.ID(ref)))
 }
 
 // PrefetchNeighbours is Prefetch for the links of the neighbours that the links at offsets name. It reads those without their lists' locks: what it gets may be
@@ -473,8 +477,11 @@ func (s *Store) Link(id uint32) *Link {
 	if id>>slotBits > s.layout.Room {
 		id = 0
 	}
-	return s.arena.link(int64(s.layout.Links) + int64(id)*8)
+	return s.arena.link(s.LinkOffset(id))
 }
+
+// LinkOffset returns where the links of a chunk are, for Prefetch.
+func (s *Store) LinkOffset(id uint32) int64 { return int64(s.layout.Links) + int64(id)*8 }
 
 // ClassFor returns the smallest class whose chunks hold size bytes, 0 when none does.
 func (s *Store) ClassFor(size int) int {
@@ -498,13 +505,30 @@ func (s *Store) Largest() int { return s.largest }
 // ChunkMax returns the size of the largest chunks.
 func (s *Store) ChunkMax() int { return int(s.classes[s.largest].size) }
 
-// Alloc takes a free chunk of a class and says how many are left; ok is false when it has none. The chunk belongs to the caller alone; its bytes
-// are undefined.
+// Alloc takes a free chunk of a class and says how many are left beside those in magazines; ok is false when the class has none at all. The chunk belongs to the
+// caller alone; its bytes are undefined.
 func (s *Store) Alloc(classID int) (ref Ref, left uint64, ok bool) {
 	c := &s.classes[classID]
-	c.mu.Lock()
-	id := c.freeHead
-	if id != 0 {
+	for {
+		c.mu.Lock()
+		id := s.takeLocked(c)
+		left = c.free.Load()
+		c.mu.Unlock()
+		if id == 0 {
+			if s.gather(classID) == 0 {
+				return 0, 0, false
+			}
+			continue
+		}
+		if ref = s.taken(c, classID, id); ref != 0 {
+			return ref, left, true
+		}
+	}
+}
+
+// takeLocked takes a free chunk of a class, that is in no magazine; 0 when there is none.
+func (s *Store) takeLocked(c *class) (id uint32) {
+	if id = c.freeHead; id != 0 {
 		c.freeHead = s.Link(id).Next
 	}
 	for id == 0 && c.drain.sieve != 0 {
@@ -518,22 +542,23 @@ func (s *Store) Alloc(classID int) (ref Ref, left uint64, ok bool) {
 			c.freshPage = 0
 		}
 	}
-	if id == 0 {
-		c.mu.Unlock()
-		return 0, 0, false
+	if id != 0 {
+		c.free.Add(^uint64(0))
 	}
-	c.free--
-	left = c.free
-	c.mu.Unlock()
-	ref = s.RefOf(id)
+	return id
+}
+
+// taken returns the Ref of a chunk that was taken as free; 0, with the free list dropped, when it is not.
+func (s *Store) taken(c *class, classID int, id uint32) Ref {
+	ref := s.RefOf(id)
 	if ref == 0 || s.Class(ref) != classID || Meta(s.Meta(ref).Load())&Linked != 0 {
 		if invariants.Enabled {
 			panic(fmt.Sprintf("mmapslab: class %d: free list holds %#x, which is no free chunk of it", classID, id))
 		}
 		s.cutFree(c)
-		return s.Alloc(classID)
+		return 0
 	}
-	return ref, left, true
+	return ref
 }
 
 // cutFree drops the free list of a class: it led to what is no free chunk. In memory file systems a clean stop leaves links to the next start without a checksum,
@@ -541,9 +566,10 @@ func (s *Store) Alloc(classID int) (ref Ref, left uint64, ok bool) {
 func (s *Store) cutFree(c *class) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.freeHead, c.drain.sieve, c.free = 0, 0, 0
+	c.freeHead, c.drain.sieve = 0, 0
+	c.free.Store(0)
 	if c.freshPage != 0 {
-		c.free = uint64(c.perPage - c.freshNext)
+		c.free.Store(uint64(c.perPage - c.freshNext))
 	}
 	s.cutLists.Add(1)
 }
@@ -558,7 +584,10 @@ const poison = 0xdb
 //
 // What was an item is none any more. It would be found by nobody, but for a bit that flips in the index word of its key: a value that was replaced, in the chunk beside that
 // of the new one, would be back with a right checksum.
-func (s *Store) Free(refs ...Ref) {
+func (s *Store) Free(refs ...Ref) { s.FreeTo(nil, refs...) }
+
+// FreeTo is Free for a worker with a magazine; nil: it has none.
+func (s *Store) FreeTo(m *Magazine, refs ...Ref) {
 	for i := 0; i < len(refs); {
 		classID := s.Class(refs[i])
 		c := &s.classes[classID]
@@ -573,16 +602,13 @@ func (s *Store) Free(refs ...Ref) {
 				s.forget(ref.Offset())
 			}
 		}
-		c.mu.Lock()
-		for _, ref := range refs[i:n] {
-			if id := s.ID(ref); id>>slotBits == c.drain.page {
-				c.noteLocked(id)
-			} else {
-				s.pushFreeLocked(c, id)
-				c.free++
+		if m == nil || !m.put(classID, refs[i:n]) {
+			c.mu.Lock()
+			for _, ref := range refs[i:n] {
+				s.giveLocked(c, s.ID(ref))
 			}
+			c.mu.Unlock()
 		}
-		c.mu.Unlock()
 		i = n
 	}
 }
@@ -592,6 +618,16 @@ func (s *Store) forget(off int64) {
 	if kind := s.arena.Bytes(off, 1); kind[0] == kindItem {
 		kind[0] = 0
 	}
+}
+
+// giveLocked takes a chunk back that is in no list.
+func (s *Store) giveLocked(c *class, id uint32) {
+	if id>>slotBits == c.drain.page {
+		c.noteLocked(id)
+		return
+	}
+	s.pushFreeLocked(c, id)
+	c.free.Add(1)
 }
 
 func (s *Store) poison(ref Ref) {
@@ -619,7 +655,7 @@ func (s *Store) AddPage(classID int) bool {
 	c.adding.Lock()
 	defer c.adding.Unlock()
 	c.mu.Lock()
-	free, first := c.free > 0, c.pages == 0
+	free, first := c.free.Load() > 0, c.pages == 0
 	c.mu.Unlock()
 	if free {
 		return true // somebody else was faster
@@ -667,7 +703,7 @@ func (s *Store) assignLocked(page uint32, c *class, classID int) {
 	fault.Point("mmapslab.page.assigned")
 	s.classOf[page].Store(uint32(classID))
 	c.pages++
-	c.free += uint64(c.perPage)
+	c.free.Add(uint64(c.perPage))
 	for ; c.freshPage != 0 && c.freshNext < c.perPage; c.freshNext++ { // only one page can be fresh
 		s.pushFreeLocked(c, c.freshPage<<slotBits|c.freshNext)
 	}
@@ -712,9 +748,17 @@ type ClassInfo struct {
 // ClassInfo returns the state of one class; ok is false for an id without class.
 func (s *Store) ClassInfo(id int) (info ClassInfo, ok bool) {
 	c := &s.classes[id]
+	s.magazineMu.Lock()
+	defer s.magazineMu.Unlock()
+	inMagazines := 0
+	for _, m := range s.magazines { // all are locked at a time, or a chunk on its way between two places would count in both or in none
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		inMagazines += len(m.ids[id])
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return ClassInfo{id, int(c.size), int(c.perPage), c.pages, c.free}, c.size != 0
+	return ClassInfo{id, int(c.size), int(c.perPage), c.pages, c.free.Load() + uint64(inMagazines)}, c.size != 0
 }
 
 // ClassChunks returns how many chunks of a class make a page.
@@ -803,7 +847,7 @@ func (s *Store) RebuildFree(page uint32, used func(slot uint32) bool) {
 	defer c.mu.Unlock()
 	s.Link(tail).Next = c.freeHead
 	c.freeHead = head
-	c.free += n
+	c.free.Add(n)
 }
 
 // classRecord is a class in the checkpoint.
@@ -816,6 +860,7 @@ type classRecord struct {
 // returns how many free chunks the class counts, in a page that is draining too, and what is left of the fresh page.
 func (s *Store) WalkFree(classID int, visit func(id uint32) bool) (count, fresh uint64) {
 	c := &s.classes[classID]
+	s.gather(classID)
 	for _, head := range [...]uint32{c.freeHead, c.drain.sieve} {
 		for id := head; id != 0 && visit(id); {
 			id = s.Link(id).Next
@@ -829,7 +874,7 @@ func (s *Store) WalkFree(classID int, visit func(id uint32) bool) (count, fresh 
 	if c.freshPage != 0 {
 		fresh = uint64(c.perPage - c.freshNext)
 	}
-	return c.free + uint64(c.drain.count), fresh
+	return c.free.Load() + uint64(c.drain.count), fresh
 }
 
 // Checkpoint is what a clean stop saves beside the data, and what the next start takes up when the state was Clean.
@@ -851,9 +896,10 @@ func (s *Store) WriteCheckpoint(cp *Checkpoint) error {
 		return err
 	}
 	for id := range s.classes {
+		s.gather(id)
 		s.CancelDrain(id)
 		c := &s.classes[id]
-		cp.Classes[id] = classRecord{c.size, c.freeHead, c.freshPage, c.freshNext, c.free}
+		cp.Classes[id] = classRecord{c.size, c.freeHead, c.freshPage, c.freshNext, c.free.Load()}
 	}
 	buf := s.arena.Bytes(checkpointArea, checkpointLen+4)
 	if _, err := binary.Encode(buf, binary.LittleEndian, cp); err != nil {
@@ -923,7 +969,8 @@ func (s *Store) ReadCheckpoint() (*Checkpoint, error) {
 	}
 	for id := range s.classes {
 		c, r := &s.classes[id], &cp.Classes[id]
-		c.freeHead, c.freshPage, c.freshNext, c.free = r.FreeHead, r.FreshPage, r.FreshNext, r.Free
+		c.freeHead, c.freshPage, c.freshNext = r.FreeHead, r.FreshPage, r.FreshNext
+		c.free.Store(r.Free)
 	}
 	return cp, nil
 }
