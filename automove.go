@@ -36,6 +36,7 @@ const maxAutomove = mmapslab.ClassIDs/2 - 1
 const (
 	sparePages = 2.5 // pages' worth of free chunks, to give one to the global page pool
 	minPages   = 2   // more pages than these, to give one to another class
+	minYounger = 2   // seconds that the other one's oldest items are younger at least: ages are whole seconds, and memcached takes what rounding makes for a difference
 )
 
 // classSample is what the automover knows of a class.
@@ -123,7 +124,7 @@ func (a *automover) look(now *[maxAutomove + 1]classSample, s *AutomoveSettings,
 	switch {
 	case src != 0:
 		return src, 0
-	case oldest != 0 && youngest != 0 && oldest != youngest && a.looks > s.Window && evicting && float64(youngestAge) < float64(oldestAge)*s.Ratio:
+	case oldest != 0 && youngest != 0 && oldest != youngest && a.looks > s.Window && evicting && oldestAge >= youngestAge+minYounger && float64(youngestAge) < float64(oldestAge)*s.Ratio:
 		return oldest, youngest
 	}
 	return 0, 0

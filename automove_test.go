@@ -34,6 +34,8 @@ func TestAutomoveDecidesAsMemcached(t *testing.T) {
 		"out of memory is evicting":          {true, looks(11, quiet, [5]uint64{0, 1, 10, 0, 9}), 1, 2},
 		"not when the ages are alike":        {true, looks(20, quiet, [5]uint64{5, 0, 80, 0, 9}), 0, 0},
 		"when they are just not alike":       {true, looks(11, quiet, [5]uint64{5, 0, 79, 0, 9}), 1, 2},
+		"not by the rounding of ages":        {true, looks(20, [5]uint64{0, 0, 1, 0, 9}, [5]uint64{5, 0, 0, 0, 9}), 0, 0},
+		"by more than that":                  {true, looks(11, [5]uint64{0, 0, 2, 0, 9}, [5]uint64{5, 0, 0, 0, 9}), 1, 2},
 		"not from a class of two pages":      {true, looks(20, [5]uint64{0, 0, 100, 0, 2}, evicting), 0, 0},
 		"the oldest of several":              {true, looks(11, quiet, [5]uint64{5, 0, 200, 0, 9}, evicting), 2, 3},
 		"the youngest of several":            {true, looks(11, quiet, [5]uint64{5, 0, 5, 0, 9}, evicting), 1, 2},
