@@ -81,3 +81,41 @@ func threadTime() time.Duration {
 	unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts)
 	return time.Duration(ts.Nano())
 }
+
+// BenchmarkGet looks one item up and copies its value, as a reply does: what copying costs is what the larger sizes cost more.
+func BenchmarkGet(b *testing.B) {
+	for _, size := range []int{100, 1_000, 10_000, 100_000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			cache, err := hearth.Open(hearth.Options{MemoryLimit: 256 << 20})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer cache.Close()
+			s := cache.NewSession()
+			defer s.Close()
+			const keys = 1000
+			names := make([][]byte, keys)
+			s.Begin()
+			for i := range names {
+				names[i] = fmt.Appendf(nil, "key%08d", i)
+				if _, st := store(s, hearth.Set, string(names[i]), string(make([]byte, size)), 0, 0); st != hearth.OK {
+					b.Fatal(st)
+				}
+			}
+			s.End()
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			buf, x := make([]byte, 0, size), uint64(1)
+			for b.Loop() {
+				x = x*6364136223846793005 + 1442695040888963407
+				var it hearth.Item
+				s.Begin()
+				if st := s.Get(names[x>>32%keys], &it); st != hearth.OK {
+					b.Fatal(st)
+				}
+				buf = it.AppendValue(buf[:0])
+				s.End()
+			}
+		})
+	}
+}
