@@ -19,7 +19,7 @@ const (
 	// longLinesMost bounds the buffers for lines longer than inputSize, over all connections: four of the longest. What lies in them is heap and not of -m.
 	longLinesMost = 4 * netproto.MaxMultiget
 	// copyMax is the largest value that is copied into the output; above it the copy costs more than the pieces of a writev.
-	copyMax = 4 << 10
+	copyMax = 16 << 10
 	// flushAt is how much output waits for the end of a turn.
 	flushAt = 32 << 10
 	// keysPerTurn bounds the keys of one get that are answered before others get their turn.
