@@ -46,7 +46,6 @@ type Session struct {
 		hashes [ExpectMost]uint64
 		hints  [ExpectMost]index.Hint
 		lines  []int64
-		links  []int64
 		next   int
 	}
 }
@@ -58,21 +57,16 @@ const ExpectMost = 32
 // processor's cache, for all of them at a time: the buckets, then the items. Otherwise each operation waits for both by itself, which is most of what it
 // takes. What is asked for in fact, and what comes out, is not changed. The keys' bytes must stay as they are until the section ends, or until the next call:
 // Expect(nil) forgets them.
-func (s *Session) Expect(keys [][]byte) { s.expect(keys, false) }
-
-// ExpectStores is Expect for keys whose items are going to be replaced or deleted: it fetches their places in the lists, too.
-func (s *Session) ExpectStores(keys [][]byte) { s.expect(keys, true) }
-
-func (s *Session) expect(keys [][]byte, stores bool) {
+func (s *Session) Expect(keys [][]byte) {
 	a := &s.ahead
 	a.keys, a.next = keys, 0
 	if len(keys) == 0 {
 		return
 	}
 	if a.lines == nil {
-		a.lines, a.links = make([]int64, 0, 8*ExpectMost), make([]int64, 0, ExpectMost)
+		a.lines = make([]int64, 0, 8*ExpectMost)
 	}
-	ix, store, lines, links := s.c.index, s.c.store, a.lines[:0], a.links[:0]
+	ix, store, lines := s.c.index, s.c.store, a.lines[:0]
 	for i, key := range keys {
 		a.hashes[i] = s.hasher.Sum(key)
 		var home int64
@@ -85,16 +79,12 @@ func (s *Session) expect(keys [][]byte, stores bool) {
 	for i := range keys {
 		if ref := a.hints[i].Home(); ref != 0 {
 			lines = store.AppendLines(lines, ref)
-			if stores {
-				links = store.AppendLink(links, ref)
-			}
 		} else {
 			elsewhere |= 1 << i
 			lines = ix.AppendOther(lines, &a.hints[i])
 		}
 	}
 	store.Arena().Prefetch(lines)
-	store.Arena().Prefetch(links)
 	lines = lines[:0]
 	for ; elsewhere != 0; elsewhere &= elsewhere - 1 {
 		if ref := a.hints[bits.TrailingZeros32(elsewhere)].Other(); ref != 0 {
@@ -102,7 +92,6 @@ func (s *Session) expect(keys [][]byte, stores bool) {
 		}
 	}
 	store.Arena().Prefetch(lines)
-	store.PrefetchNeighbours(links)
 }
 
 // Expecting returns how many of the keys that were told to Expect are yet to come.

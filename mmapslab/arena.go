@@ -93,11 +93,6 @@ func (a *Arena) Prefetch(offsets []int64) {
 	prefetch(unsafe.SliceData(a.mem), unsafe.SliceData(offsets), len(offsets))
 }
 
-// prefetchNeighbours is Prefetch for the links that those at offsets name; the first link is at base.
-func (a *Arena) prefetchNeighbours(offsets []int64, base int64) {
-	prefetchNeighbours(unsafe.SliceData(a.mem), unsafe.SliceData(offsets), len(offsets), base)
-}
-
 // What encoding/binary writes, one field behind the other, is what these structs are in memory: nothing is padded. doc.go draws the offsets.
 const (
 	_ = uint(superblockLen - unsafe.Sizeof(Superblock{}))

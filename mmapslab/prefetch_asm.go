@@ -6,8 +6,3 @@ package mmapslab
 //
 //go:noescape
 func prefetch(mem *byte, offsets *int64, n int)
-
-// prefetchNeighbours reads the links at offsets from mem on, which it does not check, and asks for the lines where those are that they name; links begin at base.
-//
-//go:noescape
-func prefetchNeighbours(mem *byte, offsets *int64, n int, base int64)

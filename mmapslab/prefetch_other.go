@@ -4,5 +4,3 @@ package mmapslab
 
 // prefetch does nothing here: Go has no such instruction, and a load would be a page fault where a file has a hole.
 func prefetch(mem *byte, offsets *int64, n int) {}
-
-func prefetchNeighbours(mem *byte, offsets *int64, n int, base int64) {}

@@ -457,20 +457,6 @@ func (s *Store) AppendLines(offsets []int64, ref Ref) []int64 {
 	return offsets
 }
 
-// AppendLink appends to offsets where the links of the chunk at ref are: for Prefetch, and then for PrefetchNeighbours. Nothing when no chunk starts at ref.
-func (s *Store) AppendLink(offsets []int64, ref Ref) []int64 {
-	if s.ChunkSize(ref) == 0 {
-		return offsets
-	}
-	return append(offsets, s.LinkOffset(s.ID(ref)))
-}
-
-// PrefetchNeighbours is Prefetch for the links of the neighbours that the links at offsets name. It reads those without their lists' locks: what it gets may be
-// wrong, which makes a useless hint and no fault.
-func (s *Store) PrefetchNeighbours(offsets []int64) {
-	s.arena.prefetchNeighbours(offsets, int64(s.layout.Links))
-}
-
 // Link returns the list links of a chunk. Whoever uses them holds the lock of the list that the chunk is in. An id that damage made, of a page that cannot be, gets
 // the links of page 0, which are nobody's.
 func (s *Store) Link(id uint32) *Link {

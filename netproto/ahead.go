@@ -72,15 +72,3 @@ func AheadBinary(keys [][]byte, buf []byte) [][]byte {
 	}
 	return keys
 }
-
-// IsBinaryGet tells whether buf begins with a get of the binary protocol, of any kind.
-func IsBinaryGet(buf []byte) bool {
-	if len(buf) < 2 || buf[0] != BinaryMagic {
-		return false
-	}
-	switch Opcode(buf[1]) {
-	case OpGet, OpGetQ, OpGetK, OpGetKQ:
-		return true
-	}
-	return false
-}

@@ -222,13 +222,13 @@ func (w *worker) take(c *conn, ev uint32) {
 // serveOpened ends the turns that take began. A connection is closed in its own turn only, so all of them are still there.
 func (w *worker) serveOpened() {
 	if len(w.opened) > 1 {
-		keys, first := w.keys[:0], []byte(nil)
+		keys := w.keys[:0]
 		for i := range w.opened {
-			if keys = w.opened[i].c.appendKeys(keys, w.opened[i].in); len(keys) > 0 && first == nil {
-				first = w.opened[i].in
-			}
+			keys = w.opened[i].c.appendKeys(keys, w.opened[i].in)
 		}
-		w.expect(keys, first)
+		if len(keys) > 1 {
+			w.s.Expect(keys)
+		}
 	}
 	for i := range w.opened {
 		w.buf = i
@@ -462,17 +462,8 @@ func (w *worker) lookAhead(c *conn, in []byte) {
 	if in[0] != netproto.BinaryMagic && bytes.IndexByte(in, '\n') == len(in)-1 {
 		return
 	}
-	w.expect(c.appendKeys(w.keys[:0], in), in)
-}
-
-// expect tells the session keys of several requests. What the first request is, at the start of in, the others are taken to be, too.
-func (w *worker) expect(keys [][]byte, in []byte) {
-	switch {
-	case len(keys) < 2:
-	case in[0] == 'g', bytes.HasPrefix(in, []byte("mg")), netproto.IsBinaryGet(in):
+	if keys := c.appendKeys(w.keys[:0], in); len(keys) > 1 {
 		w.s.Expect(keys)
-	default:
-		w.s.ExpectStores(keys)
 	}
 }
 
