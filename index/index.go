@@ -138,6 +138,12 @@ func (t *table) bucket(b uint32) *[bucketWords]mmapslab.Word {
 // home is the first of Buckets.
 func (t *table) home(h uint64) uint32 { return homeBucket(uint32(h>>32), t.buckets) }
 
+// others are the rest of Buckets.
+func (t *table) others(h uint64) [windowBuckets - 1]uint32 {
+	all := Buckets(uint32(h>>32), t.buckets)
+	return [windowBuckets - 1]uint32(all[1:])
+}
+
 func (t *table) total() int64 { return int64(t.buckets) }
 func (t *table) bytes() int64 { return t.total() * bucketBytes }
 
@@ -245,8 +251,7 @@ func (x *Index) Find(h uint64, key []byte) (mmapslab.Ref, bool) {
 			// Most keys are in their home bucket; where the others are is computed when it is needed.
 			ref, seen := x.findIn(t, t.home(h), h, key)
 			if ref == 0 {
-				all := Buckets(uint32(h>>32), t.buckets)
-				for _, b := range all[1:] {
+				for _, b := range t.others(h) {
 					var more uint64
 					ref, more = x.findIn(t, b, h, key)
 					if seen |= more; ref != 0 {
@@ -325,8 +330,7 @@ func (n *Hint) Home() mmapslab.Ref { return n.table.guess(n.table.home(n.hash), 
 
 // AppendOther appends the offsets of the window's other buckets.
 func (x *Index) AppendOther(offsets []int64, n *Hint) []int64 {
-	all := Buckets(uint32(n.hash>>32), n.table.buckets)
-	for _, b := range all[1:] {
+	for _, b := range n.table.others(n.hash) {
 		offsets = append(offsets, x.offset(n.table, b))
 	}
 	return offsets
@@ -334,8 +338,7 @@ func (x *Index) AppendOther(offsets []int64, n *Hint) []int64 {
 
 // Other is Home of the window's other buckets.
 func (n *Hint) Other() mmapslab.Ref {
-	all := Buckets(uint32(n.hash>>32), n.table.buckets)
-	for _, b := range all[1:] {
+	for _, b := range n.table.others(n.hash) {
 		if ref := n.table.guess(b, n.hash); ref != 0 {
 			return ref
 		}

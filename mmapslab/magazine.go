@@ -107,11 +107,7 @@ func (m *Magazine) put(classID int, refs []Ref) bool {
 	for _, ref := range refs {
 		if len(ids) == cap(ids) {
 			half := len(ids) / 2
-			c.mu.Lock()
-			for _, id := range ids[:half] {
-				s.giveLocked(c, id)
-			}
-			c.mu.Unlock()
+			s.give(c, ids[:half])
 			ids = ids[:copy(ids, ids[half:])]
 		}
 		ids = append(ids, s.ID(ref))
@@ -122,18 +118,13 @@ func (m *Magazine) put(classID int, refs []Ref) bool {
 
 // giveBack empties the magazine of a class's chunks, and returns how many there were.
 func (m *Magazine) giveBack(classID int) int {
-	s, c := m.s, &m.s.classes[classID]
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	ids := m.ids[classID]
 	if len(ids) == 0 {
 		return 0
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, id := range ids {
-		s.giveLocked(c, id)
-	}
+	m.s.give(&m.s.classes[classID], ids)
 	m.ids[classID] = ids[:0]
 	return len(ids)
 }

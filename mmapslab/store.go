@@ -606,6 +606,15 @@ func (s *Store) forget(off int64) {
 	}
 }
 
+// give is giveLocked for several chunks.
+func (s *Store) give(c *class, ids []uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range ids {
+		s.giveLocked(c, id)
+	}
+}
+
 // giveLocked takes a chunk back that is in no list.
 func (s *Store) giveLocked(c *class, id uint32) {
 	if id>>slotBits == c.drain.page {
@@ -676,7 +685,7 @@ func (s *Store) backPage(page, perPage uint32) error {
 // WantPage maps the memory of an assigned page, which is there, at one go: a fault for each 4 KiB would take longer than reading them.
 func (s *Store) WantPage(page uint32) {
 	if s.arena.unmap != nil {
-		want(s.arena.Bytes(s.layout.pagesOffset(page), PageSize))
+		want(s.pageBytes(page))
 	}
 }
 
