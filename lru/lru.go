@@ -429,6 +429,8 @@ func (o *Order) moveLocked(c *classOrder, ref mmapslab.Ref, segment int, change 
 	o.pushLocked(c, ref, segment, size, change)
 }
 
+func inactive(m mmapslab.Meta) mmapslab.Meta { return m &^ mmapslab.Active }
+
 // pullTail looks at up to five items at the end of HOT or WARM, or one at the end of COLD or TEMP, and moves or reaps them by memcached's rules
 // (lru_pull_tail). It returns whether it did anything. total is the bytes of HOT, WARM and COLD.
 func (o *Order) pullTail(class, segment int, total uint64, maxAge, now uint32) (did bool) {
@@ -451,7 +453,6 @@ func (o *Order) pullTail(class, segment int, total uint64, maxAge, now uint32) (
 		}
 		m := mmapslab.Meta(o.store.Meta(ref).Load())
 		active := m&mmapslab.Active != 0
-		inactive := func(m mmapslab.Meta) mmapslab.Meta { return m &^ mmapslab.Active }
 		switch segment {
 		case Hot, Warm:
 			limit := total * uint64(settings.HotPct) / 100
@@ -531,14 +532,24 @@ func maxAge(coldAge uint64, factor float64) uint32 {
 }
 
 // Cool moves one item from the end of HOT to COLD, or where that is empty of WARM or TEMP, whatever their limits: for an allocation that finds nothing
-// to evict. memcached stops at HOT, and so answers out of memory while all items are in WARM.
+// to evict. As in memcached, active ones at the end of HOT go to WARM instead, up to the rounds of an allocation there. memcached stops at HOT, and so answers out of
+// memory while all items are active or in WARM.
 func (o *Order) Cool(class int) bool {
+	const rounds = 10
 	c := &o.classes[class]
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for range rounds {
+		id := c.lists[Hot].tail
+		if id == 0 || mmapslab.Meta(o.store.Meta(o.store.RefOf(id)).Load())&mmapslab.Active == 0 {
+			break
+		}
+		o.moveLocked(c, o.store.ItemRef(id), Warm, inactive)
+		c.moves.ToWarm++
+	}
 	for _, segment := range []int{Hot, Warm, Temp} {
 		if id := c.lists[segment].tail; id != 0 {
-			o.moveLocked(c, o.store.ItemRef(id), Cold, func(m mmapslab.Meta) mmapslab.Meta { return m &^ mmapslab.Active })
+			o.moveLocked(c, o.store.ItemRef(id), Cold, inactive)
 			c.moves.ToCold++
 			return true
 		}

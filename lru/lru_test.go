@@ -196,6 +196,34 @@ func TestHotAndWarmKeepTheirShares(t *testing.T) {
 	}
 }
 
+// An allocation that finds COLD empty takes the end of HOT, where active items go to WARM. When there are many of them, or nothing else, it gets one nonetheless.
+func TestCoolSparesActiveItems(t *testing.T) {
+	f := newFixture(t, lru.Defaults)
+	active, idle, young := f.put(1, lru.Hot, 100), f.put(1, lru.Hot, 100), f.put(1, lru.Hot, 100)
+	f.set(active, mmapslab.Active)
+	f.set(young, mmapslab.Active)
+	for _, want := range []mmapslab.Ref{idle, active, young} {
+		if !f.Cool(1) {
+			t.Fatal("nothing cooled")
+		}
+		if cold := f.list(t, 1, lru.Cold); cold[0] != want || f.meta(want)&mmapslab.Active != 0 {
+			t.Fatalf("cooled %#x, want %#x; meta %#x", uint64(cold[0]), uint64(want), uint64(f.meta(want)))
+		}
+	}
+	if got, want := f.Class(1, 100).Moves, (lru.Moves{ToCold: 3, ToWarm: 2}); got != want {
+		t.Errorf("moves %+v, want %+v", got, want)
+	}
+	var hot []mmapslab.Ref
+	for range 12 {
+		hot = append(hot, f.put(1, lru.Hot, 100))
+		f.set(hot[len(hot)-1], mmapslab.Active)
+	}
+	if !f.Cool(1) || f.list(t, 1, lru.Cold)[0] != hot[10] {
+		t.Errorf("of active items %#x was not cooled", uint64(hot[10]))
+	}
+	f.wantList(t, 1, lru.Hot, hot[11])
+}
+
 func TestIdleItemsCool(t *testing.T) {
 	f := newFixture(t, lru.Settings{HotPct: 79, WarmPct: 79, HotMaxFactor: 0.2, WarmMaxFactor: 2})
 	const now = 1000

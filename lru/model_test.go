@@ -209,6 +209,14 @@ func TestMovesItemsAsMemcachedDoes(t *testing.T) {
 			"cool": func(t *rapid.T) {
 				class := rapid.IntRange(1, 2).Draw(t, "class")
 				want := false
+				for range 10 { // rounds of an allocation
+					hot := m.lists[class][lru.Hot]
+					if len(hot) == 0 || !hot[len(hot)-1].active {
+						break
+					}
+					m.move(class, lru.Hot, len(hot)-1, lru.Warm).active = false
+					m.moves[class].ToWarm++
+				}
 				for _, segment := range []int{lru.Hot, lru.Warm, lru.Temp} {
 					if n := len(m.lists[class][segment]); n > 0 {
 						m.move(class, segment, n-1, lru.Cold).active = false
