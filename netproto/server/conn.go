@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -82,6 +83,9 @@ const (
 func (s connState) String() string {
 	return [...]string{"conn_new_cmd", "conn_read", "conn_nread", "conn_swallow", "conn_mwrite", "conn_watch"}[s]
 }
+
+// rests tells that c leaves its turns to others for now.
+func (c *conn) rests() bool { return c.dump != nil && time.Now().Before(c.dump.until) }
 
 // pending tells that the socket has to take something before c goes on.
 func (c *conn) pending() bool { return c.out.pending() || c.tls.pending() }
@@ -394,7 +398,7 @@ func (w *worker) serve(c *conn, in []byte) []byte {
 			c.served = true
 			return nil
 		}
-		if c.get.active && !w.answerGet(c) || c.dump != nil && !w.answerDump(c) {
+		if c.get.active && !w.answerGet(c) || c.dump != nil && (c.rests() || !w.answerDump(c)) {
 			return in
 		}
 		if c.up.kind != uploadNone {

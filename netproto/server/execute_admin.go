@@ -170,11 +170,15 @@ type dump struct {
 	classes  netproto.Classes
 	keysOnly bool
 	progress atomic.Int64 // Server.clock when the client last took something
+
+	others uint64    // Server.bytesRead when it last looked
+	until  time.Time // it rests
 }
 
 const (
-	// dumpSteps is how many steps of its walk a dump does before others get their turn.
-	dumpSteps = 4
+	// dumpRest is for how long a dump rests after a turn when anybody else sends something, some ten times as long as that took. A worker that never waits has its
+	// fair share of a processor, however many other threads want one, and others' requests wait for it.
+	dumpRest = time.Millisecond
 	// dumpPatience is after how many seconds without progress a dump gives way to another one.
 	dumpPatience = 60
 )
@@ -200,7 +204,7 @@ func (w *worker) startDump(c *conn, a *netproto.Admin) (reply string) {
 	case w.req.Noreply:
 		return "" // nobody would read it
 	}
-	d := &dump{classes: a.Classes, keysOnly: a.Op == netproto.AdminMgdump}
+	d := &dump{classes: a.Classes, keysOnly: a.Op == netproto.AdminMgdump, others: s.bytesRead()}
 	d.progress.Store(s.clock.Load())
 	for {
 		other := s.dump.Load()
@@ -215,43 +219,41 @@ func (w *worker) startDump(c *conn, a *netproto.Admin) (reply string) {
 	}
 }
 
-// answerDump goes on with c.dump. False: it has to go on in another turn. There is never more output than what makes it flush and one step's items.
+// answerDump goes on with c.dump by one step of its walk, which fills about one write. False: it has to go on in another turn.
 func (w *worker) answerDump(c *conn) bool {
 	d, now := c.dump, int64(w.srv.cache.Now())
-	for range dumpSteps {
-		if len(w.o.small) >= flushAt && !w.flush(c) {
-			return false
+	if w.stopping || w.srv.dump.Load() != d { // another dump took over, or we stop: without the end line, the client knows that it is not whole
+		w.endDump(c)
+		c.closing = true
+		return true
+	}
+	d.progress.Store(w.srv.clock.Load())
+	more := d.walk.Next(w.s, func(it *hearth.Item) {
+		if !d.classes.Has(it.ClassID) {
+			return
 		}
-		if w.stopping || w.srv.dump.Load() != d { // another dump took over, or we stop: without the end line, the client knows that it is not whole
-			w.endDump(c)
-			c.closing = true
-			return true
+		line := netproto.DumpedItem{Key: it.Key, KeyBinary: it.KeyBinary, Exptime: -1, LastUse: now - int64(it.Age), CAS: it.CAS,
+			Fetched: it.Fetched, ClassID: it.ClassID, Size: it.Size, Flags: it.Flags}
+		if it.Exptime != 0 {
+			line.Exptime = int64(it.Exptime)
 		}
-		d.progress.Store(w.srv.clock.Load())
-		more := d.walk.Next(w.s, func(it *hearth.Item) {
-			if !d.classes.Has(it.ClassID) {
-				return
-			}
-			line := netproto.DumpedItem{Key: it.Key, KeyBinary: it.KeyBinary, Exptime: -1, LastUse: now - int64(it.Age), CAS: it.CAS,
-				Fetched: it.Fetched, ClassID: it.ClassID, Size: it.Size, Flags: it.Flags}
-			if it.Exptime != 0 {
-				line.Exptime = int64(it.Exptime)
-			}
-			if d.keysOnly {
-				w.o.small = netproto.AppendMgdump(w.o.small, &line)
-			} else {
-				w.o.small = netproto.AppendMetadump(w.o.small, &line)
-			}
-		})
-		if !more {
-			end := netproto.End
-			if d.keysOnly {
-				end = netproto.MgdumpEnd
-			}
-			w.o.small = append(w.o.small, end...)
-			w.endDump(c)
-			return true
+		if d.keysOnly {
+			w.o.small = netproto.AppendMgdump(w.o.small, &line)
+		} else {
+			w.o.small = netproto.AppendMetadump(w.o.small, &line)
 		}
+	})
+	if !more {
+		end := netproto.End
+		if d.keysOnly {
+			end = netproto.MgdumpEnd
+		}
+		w.o.small = append(w.o.small, end...)
+		w.endDump(c)
+		return true
+	}
+	if others := w.srv.bytesRead(); others != d.others {
+		d.others, d.until = others, time.Now().Add(dumpRest)
 	}
 	return false
 }

@@ -136,6 +136,11 @@ func (s *Server) sum(counter func(w *worker) uint64) (n uint64) {
 	return n
 }
 
+// bytesRead is how much clients have sent.
+func (s *Server) bytesRead() uint64 {
+	return s.sum(func(w *worker) uint64 { return w.counters.bytesRead.Load() })
+}
+
 // lister appends rows of stats in the form that a protocol has for them; it keeps the long lists below readable.
 type lister struct {
 	dst  []byte
@@ -227,7 +232,7 @@ func (s *Server) generalStats(l *lister) {
 	if s.o.IdleTimeout > 0 {
 		l.uint("idle_kicks", s.sum(func(w *worker) uint64 { return w.counters.idleKicks.Load() }))
 	}
-	l.uint("bytes_read", s.sum(func(w *worker) uint64 { return w.counters.bytesRead.Load() }))
+	l.uint("bytes_read", s.bytesRead())
 	l.uint("bytes_written", s.sum(func(w *worker) uint64 { return w.counters.bytesWritten.Load() }))
 	l.uint("limit_maxbytes", st.LimitMaxbytes)
 	l.bool("accepting_conns", !s.disabled.Load())
