@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -20,6 +21,8 @@ import (
 
 // long tells whether the runs are asked for that take an hour, or gigabytes.
 var long = os.Getenv("HEARTH_LONG") != ""
+
+var soakTime = flag.Duration("soak", 0, "how long the soak runs; 0: twenty seconds, or an hour with HEARTH_LONG")
 
 // admin sends a command and returns the first line of the reply.
 func (w *wire) admin(command string) (string, error) {
@@ -42,7 +45,9 @@ func (w *wire) dump(visit func(key []byte)) (ok bool, err error) {
 		return false, fmt.Errorf("metadump: %q", reply)
 	}
 	for {
-		w.SetDeadline(time.Now().Add(patience))
+		if w.r.Buffered() == 0 { // a deadline costs more than a line
+			w.SetDeadline(time.Now().Add(patience))
+		}
 		line, err := w.r.ReadSlice('\n')
 		if err != nil {
 			return false, fmt.Errorf("metadump: %w", err)
@@ -108,15 +113,21 @@ func (s *soaker) step(c *memcache.Client) error {
 	return nil
 }
 
-// TestSoakKeepsMemoryFlatAndValuesRight runs every kind of command at full memory for twenty seconds, or an hour: the clients of a ledger, others that fill the
+// TestSoakKeepsMemoryFlatAndValuesRight runs every kind of command at full memory for twenty seconds, an hour, or as long as -soak says: the clients of a ledger, others that fill the
 // cache with items of all sizes and TTLs, and an operator who dumps, crawls, watches, moves pages and changes the memory limit. Resident memory swings with the limit, so
 // what is compared is the most of it in the first and in the last quarter, after a time to fill up.
 func TestSoakKeepsMemoryFlatAndValuesRight(t *testing.T) {
 	t.Parallel()
 	const memory, clients, soakers, counters = 64, 4, 2, 4
-	run, samples, fill, slack := 20*time.Second, 80, 20, 12<<20 // a quarter of it may miss the moments when all that the limit allows is in use
-	if long {
-		run, samples, fill, slack = time.Hour, 1200, 60, 6<<20
+	run, samples, fill, slack := *soakTime, 80, 20, 12<<20 // a quarter of it may miss the moments when all that the limit allows is in use
+	if run == 0 {
+		run = 20 * time.Second
+		if long {
+			run = time.Hour
+		}
+	}
+	if run >= 2*time.Minute {
+		samples, fill, slack = int(min(run/(250*time.Millisecond), 1200)), 60, 6<<20
 	}
 	seed := drawSeed(t)
 	file := newFile(t)
