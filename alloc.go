@@ -16,8 +16,8 @@ func reserve(perPage int) uint64 { return uint64(min(16, perPage/64)) }
 // Bounds on waiting for other sessions' sections in alloc.
 const (
 	evictRounds = 8                      // rounds that evict one more item while earlier ones wait to be freed
+	roundMost   = time.Millisecond       // what a round counts at most: where it takes longer, as when the process is stopped, others had no processor either, to leave a section
 	waitMost    = 250 * time.Millisecond // then no memory
-	waitRounds  = 256                    // but not before so many rounds: where the whole process was stopped meanwhile, nobody had the time to leave a section
 	sweepMost   = 5 * time.Second        // likewise while a sweep runs, which finds free memory page by page
 	growMost    = time.Millisecond       // then, and after growRounds, a full window of the index evicts
 	growRounds  = 32
@@ -38,8 +38,12 @@ func (s *Session) alloc(class int) (mmapslab.Ref, bool) {
 
 func (s *Session) allocSlow(class int) (mmapslab.Ref, bool) {
 	counts := &s.c.events[class]
-	var deadline time.Time
+	var left time.Duration // to wait
+	var looked time.Time
 	for round := 0; ; round++ {
+		// Both are read before the search for memory: what comes free behind its back, as the last of a sweep or of what waited, is found by another round.
+		sweeping := s.c.sweeper.Load() != nil
+		settled := !sweeping && s.c.recl.waiting.Load() == 0 && len(s.limbo) == 0
 		exhausted := s.c.opts.NoEvict
 		if !s.c.store.AddPage(class) {
 			s.c.full.Store(true)
@@ -60,14 +64,16 @@ func (s *Session) allocSlow(class int) (mmapslab.Ref, bool) {
 		}
 		// Somebody's section is open, or another session took what we freed.
 		fault.Point("hearth.alloc.waiting")
-		sweeping := s.c.sweeper.Load() != nil
+		now := time.Now()
+		left -= min(now.Sub(looked), roundMost)
+		looked = now
 		switch {
 		case round == 0 && sweeping:
-			deadline = time.Now().Add(sweepMost)
+			left = sweepMost
 		case round == 0:
-			deadline = time.Now().Add(waitMost)
-		case exhausted && !sweeping && s.c.recl.waiting.Load() == 0 && len(s.limbo) == 0 && (s.c.opts.NoEvict || round >= evictRounds),
-			round >= waitRounds && time.Now().After(deadline):
+			left = waitMost
+		case exhausted && settled && (s.c.opts.NoEvict || round >= evictRounds),
+			left <= 0:
 			counts.inc(evOutOfMemory)
 			return 0, false
 		case round < 2*evictRounds:
