@@ -426,17 +426,16 @@ func (s *Store) Place(ref Ref) (page, slot uint32) {
 // Locate is Place for a Ref that may be anything; ok is false when no chunk starts there.
 func (s *Store) Locate(ref Ref) (page, slot uint32, ok bool) {
 	page = s.PageOf(ref)
-	size := s.classes[s.classOf[page].Load()].size
-	if size == 0 {
-		return 0, 0, false
-	}
-	at := uint32(uint64(ref.Offset())-s.layout.Pages) % PageSize
-	slot = at / size
-	return page, slot, slot*size == at && at+size <= PageSize
+	c := &s.classes[s.classOf[page].Load()].shape
+	slot, rest := c.slot(uint32(uint64(ref.Offset())-s.layout.Pages) % PageSize)
+	return page, slot, rest == 0 && slot < c.perPage
 }
 
 // ChunkID is the id of the chunk at a place.
 func ChunkID(page, slot uint32) uint32 { return page<<slotBits | slot }
+
+// ChunkAt is the inverse of ChunkID.
+func ChunkAt(id uint32) (page, slot uint32) { return id >> slotBits, id & (1<<slotBits - 1) }
 
 // RefAtPlace is the inverse of Place.
 func (s *Store) RefAtPlace(page, slot uint32) Ref { return s.RefOf(page<<slotBits | slot) }

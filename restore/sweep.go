@@ -85,10 +85,10 @@ func (p Parts) chain(ref mmapslab.Ref) (chunks []mmapslab.Ref, ok bool) {
 // It works in steps, each in read-side sections, and in each step all workers share the index's ranges of buckets, or the pages:
 //
 //  1. A growth that was under way is finished, and none begins before the end, so words do not move.
-//  2. Each live word marks its chunk, in a set of the worker's own: a bit that others change too takes a locked instruction, which would wait for all stores before it. And it
-//     writes its own place into the chunk's Link, which means nothing in an unswept page. The slab pages are not read, but for chained items, whose data chunks are marked
-//     too, behind the rest. Then everybody who was in a section leaves it: an item whose word was taken away before its mark has been disowned after that. Without the wait
-//     its taker might stand between the two, and step 4 would free a chunk that the taker then frees again.
+//  2. Each live word marks its chunk, and writes its own place into the chunk's Link, which means nothing in an unswept page. That is done for many words of neighbouring
+//     pages at a time, see groupPages, under a lock of these pages: bits that others change at the same time would take a locked instruction each. The slab pages are not
+//     read, but for chained items, whose data chunks are marked too, behind the rest. Then everybody who was in a section leaves it: an item whose word was taken away before
+//     its mark has been disowned after that. Without the wait its taker might stand between the two, and step 4 would free a chunk that the taker then frees again.
 //  3. Chunks that several words name keep the first that may name it: a growth leaves a word in each table, and damage anything. And words of chained items whose
 //     chain is not whole, or lies in part in pages that must go, are taken out: behind step 4, which frees their chunks, a kill would leave them live.
 //  4. Page by page, so that memory is read in order, each marked chunk that nobody disowned is linked into its segment, if the word's place is one to which the item's key leads; the
@@ -108,6 +108,10 @@ type Sweeper struct {
 	live, heads, data chunkSet
 	// An item was there that somebody took out of the index since the start; likewise.
 	dead, deadHeads, deadData chunkSet
+
+	marks      [][]uint64   // during step 2: live, by page; a page's are its group's lock's
+	groupLocks []sync.Mutex // by group of pages
+	groupWords int
 
 	mu      sync.Mutex
 	strays  map[mmapslab.Ref]bool // chunks that several words name; true once one was kept
@@ -140,19 +144,25 @@ type sweeping struct {
 	Worker
 	hasher *mmapslab.Hasher
 	swept  Swept
-	marks  [][]uint64     // by page, a bit for each chunk that a word names
-	heads  []mmapslab.Ref // the chained items among these
-	batch  []place        // words that are to be marked
+	heads  []mmapslab.Ref // the chained items among those that it marked
+	groups [][]place      // by group of pages, the words that are to be marked
 }
 
 // place is where a word is, and which chunk it names.
 type place struct {
-	ref                     mmapslab.Ref
-	page, slot, bucket, tag uint32
+	chunk, bucket uint32
+	tag           uint32 // and whether the item is chained
 }
 
-// batchMost is how many words are marked in one go, so that the processor waits for many places in memory at once.
-const batchMost = 256
+const tagChained = 1 << 31
+
+// Words name chunks in no order. What marking them one by one would wait for is less their memory than its address: a processor knows those of some 1500 pages of 4 KiB, and
+// looks each other one up in tables that are themselves out in memory. So words are put by, each with those for the same neighbouring slab pages, whose Links are on fewer
+// pages than that, until there are several for each of these. That takes 12 KiB for a slab page until the step is done.
+const (
+	groupPages = 32
+	groupWords = 32 << 10 // of all workers together
+)
 
 const (
 	bucketsAtOnce = 1024    // they bound step 2's sections to some hundred microseconds
@@ -349,13 +359,15 @@ func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 func (s *Sweeper) mark(workers []*sweeping) bool {
 	s.forgetMarks()
 	s.strays, s.broken = map[mmapslab.Ref]bool{}, map[mmapslab.Ref]bool{}
+	s.marks, s.groupLocks = make([][]uint64, s.p.Store.Room()+1), make([]sync.Mutex, s.p.Store.Room()/groupPages+1)
+	s.groupWords = groupWords / len(workers)
 	s.buckets = s.p.Index.SweepBuckets()
 	s.done.Store(0)
 	fault.Point("restore.sweep.mark")
 	var next, marked, deleted atomic.Int64
 	var grew atomic.Bool
 	s.together(workers, func(w *sweeping) {
-		w.swept, w.marks, w.heads, w.batch = Swept{}, make([][]uint64, s.p.Store.Room()+1), nil, make([]place, 0, batchMost)
+		w.swept, w.heads, w.groups = Swept{}, nil, make([][]place, len(s.groupLocks))
 		var kept, gone int64
 		for at := next.Add(bucketsMore) - bucketsMore; at < int64(s.buckets) && !grew.Load(); at = next.Add(bucketsMore) - bucketsMore {
 			ok := w.rangesOf(uint32(at), uint32(min(at+bucketsMore, int64(s.buckets))), func(ref mmapslab.Ref, bucket, tag uint32) bool {
@@ -373,7 +385,10 @@ func (s *Sweeper) mark(workers []*sweeping) bool {
 			}
 			s.done.Add(1)
 		}
-		w.markBatch()
+		for group := range w.groups {
+			w.markGroup(uint32(group))
+		}
+		w.groups = nil
 		marked.Add(kept)
 		deleted.Add(gone)
 	})
@@ -382,38 +397,23 @@ func (s *Sweeper) mark(workers []*sweeping) bool {
 		return false
 	}
 	s.p.Index.AddLen(marked.Load() + deleted.Load())
-	for page := range s.live {
-		s.merge(workers, uint32(page))
+	for page, marks := range s.marks {
+		if marks == nil {
+			continue
+		}
+		live := make([]atomic.Uint64, len(marks))
+		for i, word := range marks {
+			live[i].Store(word)
+		}
+		s.live[page].Store(&live)
 	}
+	s.marks = nil
 	s.together(workers, func(w *sweeping) {
 		for ; len(w.heads) > 0; w.heads = w.heads[1:] {
 			w.Section(func() { w.chain(w.heads[0]) })
 		}
 	})
 	return true
-}
-
-// merge brings the marks of all workers for a page together.
-func (s *Sweeper) merge(workers []*sweeping, page uint32) {
-	var live []atomic.Uint64
-	for _, w := range workers {
-		for i, word := range w.marks[page] {
-			if live == nil {
-				live = make([]atomic.Uint64, len(w.marks[page]))
-			}
-			was := live[i].Load()
-			for twice := was & word; twice != 0; twice &= twice - 1 {
-				s.strays[s.p.Store.RefAtPlace(page, uint32(i*64+bits.TrailingZeros64(twice)))] = false
-			}
-			if word != 0 {
-				live[i].Store(was | word)
-			}
-		}
-		w.marks[page] = nil
-	}
-	if live != nil {
-		s.live[page].Store(&live)
-	}
 }
 
 // ranges goes over the index in sections.
@@ -465,35 +465,45 @@ func (w *sweeping) visit(ref mmapslab.Ref, bucket, tag uint32) int {
 		}
 		return markNew
 	}
-	if w.batch = append(w.batch, place{ref, page, slot, bucket, tag}); len(w.batch) == batchMost {
-		w.markBatch()
+	if ref&mmapslab.Chained != 0 {
+		tag |= tagChained
+	}
+	group := &w.groups[page/groupPages]
+	if *group == nil {
+		*group = make([]place, 0, w.groupWords)
+	}
+	if *group = append(*group, place{mmapslab.ChunkID(page, slot), bucket, tag}); len(*group) == cap(*group) {
+		w.markGroup(page / groupPages)
 	}
 	return markKeep
 }
 
-func (w *sweeping) markBatch() {
+// markGroup marks the chunks of words that were put by.
+func (w *sweeping) markGroup(group uint32) {
+	w.groupLocks[group].Lock()
+	defer w.groupLocks[group].Unlock()
 	store := w.p.Store
-	for i := range w.batch {
-		at := &w.batch[i]
-		words := w.marks[at.page]
+	for _, at := range w.groups[group] {
+		page, slot := mmapslab.ChunkAt(at.chunk)
+		words := w.marks[page]
 		if words == nil {
-			words = make([]uint64, (store.PerPage(at.page)+63)/64)
-			w.marks[at.page] = words
+			words = make([]uint64, (store.PerPage(page)+63)/64)
+			w.marks[page] = words
 		}
-		word, bit := &words[at.slot/64], uint64(1)<<(at.slot%64)
+		word, bit := &words[slot/64], uint64(1)<<(slot%64)
 		if *word&bit != 0 {
 			w.mu.Lock()
-			w.strays[at.ref&^mmapslab.Chained] = false
+			w.strays[store.RefOf(at.chunk)] = false
 			w.mu.Unlock()
 			continue
 		}
 		*word |= bit
-		*store.Link(mmapslab.ChunkID(at.page, at.slot)) = mmapslab.Link{Prev: at.tag, Next: at.bucket}
-		if at.ref&mmapslab.Chained != 0 {
-			w.heads = append(w.heads, at.ref)
+		*store.Link(at.chunk) = mmapslab.Link{Prev: at.tag &^ tagChained, Next: at.bucket}
+		if at.tag&tagChained != 0 {
+			w.heads = append(w.heads, store.RefOf(at.chunk)|mmapslab.Chained)
 		}
 	}
-	w.batch = w.batch[:0]
+	w.groups[group] = w.groups[group][:0]
 }
 
 // chain marks the data chunks of a chained item.
