@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -206,6 +207,16 @@ func memoryDir(t testing.TB) string {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
+}
+
+// build makes a program of the module in a directory.
+func build(t testing.TB, dir, name string) string {
+	t.Helper()
+	program := filepath.Join(dir, filepath.Base(name))
+	if out, err := exec.Command("go", "build", "-o", program, name).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
 }
 
 // leftovers are files in a directory that begin with a dot, as those do that are not whole yet.
