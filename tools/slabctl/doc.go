@@ -18,7 +18,10 @@
 //
 // An item is read as it was at one moment: it is copied, the copy's checksum verified, and then the index asked whether it still names the item; what fails that, changed
 // meanwhile, and is counted as skipped. So each item shown was live with these bytes at some time during the run, but not all at the same time. See restore.Check for why
-// check does not take changes for damage. The tool runs at the lowest priority then.
+// check does not take changes for damage.
+//
+// The tool takes what processor time is left then: on Linux most of a run is a child's, in a session of its own with the lowest weight, which ends with it. Where control groups
+// share the processors out, as they do between containers and between units of systemd that have a CPUWeight, the weights of the groups come first.
 //
 // # Memory
 //

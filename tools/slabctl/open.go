@@ -8,8 +8,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -37,20 +35,6 @@ var inspect = func(path string) (*restore.Inspected, error) {
 	}
 	return in, err
 }
-
-// yieldToServer gives all threads of the process the lowest priority: beside a live server the tool takes what processor time is left. Priorities are a thread's, and
-// inherited by those it makes.
-var yieldToServer = sync.OnceFunc(func() {
-	threads, _ := os.ReadDir("/proc/self/task")
-	if len(threads) == 0 { // not Linux: they are the process's
-		syscall.Setpriority(syscall.PRIO_PROCESS, 0, 19)
-	}
-	for _, t := range threads {
-		if id, err := strconv.Atoi(t.Name()); err == nil {
-			syscall.Setpriority(syscall.PRIO_PROCESS, id, 19) // failing, it is no less right
-		}
-	}
-})
 
 // open opens the file at path for a verb that reads items.
 func open(c *cli.Context, path string) (*restore.Inspected, error) {

@@ -64,12 +64,17 @@ type process struct {
 // hearthd starts a server on a free port.
 func hearthd(t testing.TB, args ...string) *process {
 	t.Helper()
+	return serve(t, false, hearthdProgram(t), args...)
+}
+
+func hearthdProgram(t testing.TB) string {
+	t.Helper()
 	path, err := buildHearthd()
 	if err != nil {
 		t.Fatal(err)
 	}
 	hearthdBuilt.Store(true)
-	return serve(t, path, args...)
+	return path
 }
 
 // memcached starts Debian's; the test is skipped where there is none.
@@ -79,10 +84,11 @@ func memcached(t testing.TB, args ...string) *process {
 	if err != nil {
 		t.Skip("memcached is not installed")
 	}
-	return serve(t, path, args...)
+	return serve(t, false, path, args...)
 }
 
-func serve(t testing.TB, path string, args ...string) *process {
+// serve starts a server, in a session of its own where that is to be as under a service manager.
+func serve(t testing.TB, session bool, path string, args ...string) *process {
 	t.Helper()
 	me, err := user.Current()
 	if err != nil {
@@ -91,6 +97,7 @@ func serve(t testing.TB, path string, args ...string) *process {
 	ports := filepath.Join(t.TempDir(), "ports")
 	p := &process{Cmd: exec.Command(path, append([]string{"-u", me.Username, "-l", "127.0.0.1", "-p", "-1", "-U", "0"}, args...)...)}
 	p.Env = append(os.Environ(), "MEMCACHED_PORT_FILENAME="+ports)
+	p.SysProcAttr = &syscall.SysProcAttr{Setsid: session}
 	var log bytes.Buffer
 	p.Stderr = &log
 	if err := p.Start(); err != nil {
@@ -271,6 +278,29 @@ func TestNoFalseFindingBesideALiveServer(t *testing.T) {
 	}
 	if out := must(t, "info", file); !strings.Contains(out, "would be warm, unclean") {
 		t.Errorf("after a kill info says %s", out)
+	}
+}
+
+// Beside a live server a run may be a child's: its output and its exit code are the run's.
+func TestProgramBesideALiveServer(t *testing.T) {
+	dir := memoryDir(t)
+	file, program := filepath.Join(dir, "live.slab"), build(t, dir, "hearth/tools/slabctl")
+	p := hearthd(t, "-m", "64", "-e", file)
+	fill(t, p.dial(t), 100)
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"check", file}, 0, fmt.Sprintf("pid %d serves", p.Process.Pid)},
+		{[]string{"items", file, "--count"}, 0, "100 items"},
+		{[]string{"get", file, "missing"}, 1, "slabctl: get: there is no item of key missing"},
+	} {
+		cmd := exec.Command(program, c.args...)
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(string(out), c.says) {
+			t.Errorf("%v: exit code %d and %q, want %d and %q", c.args, code, out, c.code, c.says)
+		}
 	}
 }
 
