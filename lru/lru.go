@@ -540,11 +540,11 @@ func (o *Order) Cool(class int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for range rounds {
-		id := c.lists[Hot].tail
-		if id == 0 || mmapslab.Meta(o.store.Meta(o.store.RefOf(id)).Load())&mmapslab.Active == 0 {
+		ref := o.store.ItemRef(c.lists[Hot].tail)
+		if ref == 0 || mmapslab.Meta(o.store.Meta(ref).Load())&mmapslab.Active == 0 {
 			break
 		}
-		o.moveLocked(c, o.store.ItemRef(id), Warm, inactive)
+		o.moveLocked(c, ref, Warm, inactive)
 		c.moves.ToWarm++
 	}
 	for _, segment := range []int{Hot, Warm, Temp} {

@@ -406,7 +406,7 @@ func (s *Store) ID(ref Ref) uint32 {
 
 // RefOf returns the Ref of a chunk id, without the Chained bit; 0 when there is no such chunk.
 func (s *Store) RefOf(id uint32) Ref {
-	page, slot := id>>slotBits, id&(1<<slotBits-1)
+	page, slot := ChunkAt(id)
 	if page == 0 || page > s.layout.Room {
 		return 0
 	}
@@ -418,10 +418,7 @@ func (s *Store) RefOf(id uint32) Ref {
 }
 
 // Place returns the page number and slot of the chunk at ref, which must be a chunk's.
-func (s *Store) Place(ref Ref) (page, slot uint32) {
-	id := s.ID(ref)
-	return id >> slotBits, id & (1<<slotBits - 1)
-}
+func (s *Store) Place(ref Ref) (page, slot uint32) { return ChunkAt(s.ID(ref)) }
 
 // Locate is Place for a Ref that may be anything; ok is false when no chunk starts there.
 func (s *Store) Locate(ref Ref) (page, slot uint32, ok bool) {
@@ -438,7 +435,7 @@ func ChunkID(page, slot uint32) uint32 { return page<<slotBits | slot }
 func ChunkAt(id uint32) (page, slot uint32) { return id >> slotBits, id & (1<<slotBits - 1) }
 
 // RefAtPlace is the inverse of Place.
-func (s *Store) RefAtPlace(page, slot uint32) Ref { return s.RefOf(page<<slotBits | slot) }
+func (s *Store) RefAtPlace(page, slot uint32) Ref { return s.RefOf(ChunkID(page, slot)) }
 
 // PerPage returns how many chunks a page has, 0 for one that is not assigned.
 func (s *Store) PerPage(page uint32) int { return int(s.classes[s.classOf[page].Load()].perPage) }

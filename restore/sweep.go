@@ -452,7 +452,7 @@ func (w *sweeping) visit(ref mmapslab.Ref, bucket, tag uint32) int {
 	store := w.p.Store
 	page, slot, ok := store.Locate(ref)
 	switch {
-	case len(w.drop) > 0 && w.drop[store.PageOf(ref)]:
+	case len(w.drop) > 0 && w.drop[page]:
 		w.swept.Dropped++
 		return markDelete
 	case !ok:
