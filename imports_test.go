@@ -39,7 +39,7 @@ var owners = map[string][]string{
 	"github.com/cespare/xxhash/v2": {"hearth/mmapslab", "hearth/tools/mcbench"},
 	"github.com/urfave/cli/v2":     {"hearth/cmd/hearthd", "hearth/tools/clidoc", "hearth/tools/cluster", "hearth/tools/mcbench", "hearth/tools/slabctl"},
 
-	"golang.org/x/sys/unix": {"hearth", "hearth/mmapslab", "hearth/restore", "hearth/netproto/server", "hearth/cmd/hearthd", "hearth/tools/mcbench"},
+	"golang.org/x/sys/unix": {"hearth", "hearth/mmapslab", "hearth/restore", "hearth/netproto/server", "hearth/cmd/hearthd", "hearth/tools/mcbench", "hearth/tools/slabctl"},
 
 	"github.com/HdrHistogram/hdrhistogram-go": {"hearth/tools/mcbench"},
 	"github.com/schollz/progressbar/v3":       {"hearth/tools/slabctl"},
