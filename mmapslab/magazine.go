@@ -92,6 +92,9 @@ func (m *Magazine) refillLocked(c *class, classID int) (ids []uint32) {
 		}
 		ids = append(ids, id)
 	}
+	if len(ids) > 0 {
+		c.refills++
+	}
 	return ids
 }
 
@@ -116,25 +119,21 @@ func (m *Magazine) put(classID int, refs []Ref) bool {
 	return true
 }
 
-// giveBack empties the magazine of a class's chunks, and returns how many there were.
-func (m *Magazine) giveBack(classID int) int {
+// giveBack empties the magazine of a class's chunks.
+func (m *Magazine) giveBack(classID int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ids := m.ids[classID]
-	if len(ids) == 0 {
-		return 0
+	if ids := m.ids[classID]; len(ids) > 0 {
+		m.s.give(&m.s.classes[classID], ids)
+		m.ids[classID] = ids[:0]
 	}
-	m.s.give(&m.s.classes[classID], ids)
-	m.ids[classID] = ids[:0]
-	return len(ids)
 }
 
-// gather empties all magazines of a class's chunks, and returns how many there were.
-func (s *Store) gather(classID int) (n int) {
+// gather empties all magazines of a class's chunks.
+func (s *Store) gather(classID int) {
 	s.magazineMu.Lock()
 	defer s.magazineMu.Unlock()
 	for _, m := range s.magazines {
-		n += m.giveBack(classID)
+		m.giveBack(classID)
 	}
-	return n
 }

@@ -12,7 +12,7 @@ import (
 // Workers with magazines, one without, and pages that are drained and given on meanwhile: each chunk has one owner at a time, no page is given away with a chunk of it in a
 // magazine, and in the end all chunks are free, and counted.
 func TestMagazinesGiveEachChunkToOneOwnerWhilePagesDrain(t *testing.T) {
-	const pages, perRound, classes = 2, 40, 2
+	const pages, perRound, classes, moves = 2, 40, 2, 10
 	s := newHeapStore(t, pages*classes, 1024, 2048, 512<<10)
 	var held []mmapslab.Ref
 	for range pages {
@@ -23,6 +23,7 @@ func TestMagazinesGiveEachChunkToOneOwnerWhilePagesDrain(t *testing.T) {
 	}
 	s.Free(held...)
 	var stop atomic.Bool
+	var moved atomic.Uint32
 	var workers, mover sync.WaitGroup
 	for owner := range 4 {
 		workers.Go(func() {
@@ -34,7 +35,7 @@ func TestMagazinesGiveEachChunkToOneOwnerWhilePagesDrain(t *testing.T) {
 				alloc = m.Alloc
 			}
 			var mine []mmapslab.Ref
-			for round := range 1500 {
+			for round := 0; round < 1500 || moved.Load() < moves && round < 1e6; round++ {
 				class := 1 + (round+owner)%classes
 				for range perRound {
 					ref, _, ok := alloc(class)
@@ -59,10 +60,9 @@ func TestMagazinesGiveEachChunkToOneOwnerWhilePagesDrain(t *testing.T) {
 			}
 		})
 	}
-	moved := 0
 	mover.Go(func() {
 		for from := 1; !stop.Load(); from = 3 - from {
-			if s.StartDrain(from, uint32(moved)) == 0 {
+			if s.StartDrain(from, moved.Load()) == 0 {
 				continue
 			}
 			for tries := 0; !s.FinishDrain(from, 3-from); tries++ {
@@ -73,14 +73,14 @@ func TestMagazinesGiveEachChunkToOneOwnerWhilePagesDrain(t *testing.T) {
 					return
 				}
 			}
-			moved++
+			moved.Add(1)
 		}
 	})
 	workers.Wait()
 	stop.Store(true)
 	mover.Wait()
-	if moved < 10 {
-		t.Errorf("%d pages moved, want some", moved)
+	if n := moved.Load(); n < moves {
+		t.Errorf("%d pages moved, want %d", n, moves)
 	}
 }
 
@@ -120,6 +120,32 @@ func TestChunksInMagazinesAreFree(t *testing.T) {
 	if info, _ = s.ClassInfo(1); n != total || int(info.Free) != total {
 		t.Errorf("%d free chunks listed, %d counted, want %d", n, info.Free, total)
 	}
+}
+
+// Of four workers and four chunks each has one at most, so that one is free for whoever asks, in the list or in a magazine that the others fill and empty meanwhile.
+func TestAllocFindsAChunkThatOthersPassAround(t *testing.T) {
+	const workers, rounds = 4, 200_000
+	s := newHeapStore(t, 1, 1024, 512<<10)
+	if !s.AddPage(1) {
+		t.Fatal("no page")
+	}
+	s.Free(drain(t, s, 1)[:workers]...)
+	var all sync.WaitGroup
+	for range workers {
+		m := s.NewMagazine()
+		all.Go(func() {
+			for round := range rounds {
+				ref, _, ok := m.Alloc(1)
+				if !ok {
+					t.Errorf("no chunk in round %d", round)
+					return
+				}
+				s.Arena().Bytes(ref.Offset(), 1)[0] = 0 // freed chunks are told by it under -tags invariants
+				s.Free(ref)
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestADrainTakesChunksOutOfIdleMagazines(t *testing.T) {

@@ -82,6 +82,7 @@ type class struct {
 	free      atomic.Uint64 // chunks in the list, in the sieve, and left in the fresh page; not those in magazines. Changed under mu
 	freshPage uint32
 	freshNext uint32 // next slot of freshPage
+	refills   uint64 // how often chunks went from here to a magazine
 	pages     uint64
 	drain     drain
 	_         [64]byte // keep the locks of neighbours on lines of their own
@@ -489,17 +490,23 @@ func (s *Store) ChunkMax() int { return int(s.classes[s.largest].size) }
 
 // Alloc takes a free chunk of a class and says how many are left beside those in magazines; ok is false when the class has none at all. The chunk belongs to the
 // caller alone; its bytes are undefined.
+//
+// There is none when nothing is left here after all magazines were emptied, and none was filled meanwhile: whoever else empties magazines leaves what is in them here, and who
+// fills his own behind gather's back took a chunk for himself, so that it is others who get on for as long as this goes round.
 func (s *Store) Alloc(classID int) (ref Ref, left uint64, ok bool) {
 	c := &s.classes[classID]
-	for {
+	for gathered, seen := false, uint64(0); ; {
 		c.mu.Lock()
 		id := s.takeLocked(c)
 		left = c.free.Load()
+		refills := c.refills
 		c.mu.Unlock()
 		if id == 0 {
-			if s.gather(classID) == 0 {
+			if gathered && refills == seen {
 				return 0, 0, false
 			}
+			s.gather(classID)
+			gathered, seen = true, refills
 			continue
 		}
 		if ref = s.taken(c, classID, id); ref != 0 {
