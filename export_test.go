@@ -108,14 +108,14 @@ func (c *Cache) RoundPaused() {
 	c.pauseKeeper(true)
 }
 
-// Misplace puts the index word of key where the key does not lead, as damage may have it.
+// Misplace puts the index word of key where the key does not lead, as damage may have it: far away, and with another tag, since far away may be a place of the key's window.
 func (c *Cache) Misplace(key string) bool {
 	h := c.store.Hasher().Sum([]byte(key))
 	ref, ok := c.index.Find(h, []byte(key))
 	if !ok || !c.index.Delete(h, ref) {
 		return false
 	}
-	r, _ := c.index.Insert(h^1<<63, []byte(key), ref)
+	r, _ := c.index.Insert(h^(1<<63|1), []byte(key), ref)
 	return r == index.Inserted
 }
 
