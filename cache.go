@@ -431,6 +431,9 @@ func (c *Cache) sweep() {
 	}
 	swept := c.sweeper.Load().Run(team, c.recl.wait)
 	c.sweeper.Store(nil)
+	if _, _, pool := c.store.Pages(); pool > 0 {
+		c.full.Store(false)
+	}
 	for _, s := range sessions {
 		s.Close()
 	}

@@ -112,3 +112,34 @@ func TestSessionsWorkWhileTheSweepRuns(t *testing.T) {
 		closeCache(t, c)
 	}
 }
+
+// A sweep leaves pages without items to all classes: those that each start after a kill takes for what is stored beside its sweep would be one class's for good, with no page mover
+// to help.
+func TestSweepLeavesEmptyPagesToAllClasses(t *testing.T) {
+	o := hearth.Options{Path: filepath.Join(t.TempDir(), "slab"), MemoryLimit: 8 << 20, MaxItemSize: 1 << 20, NoEvict: true, NoPageMoves: true}
+	for _, size := range []int{100, 5000, 1000} {
+		c, err := hearth.Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.WaitSwept()
+		check(t, c)
+		do(c, func(s *hearth.Session) {
+			n := 0
+			for put(t, s, hearth.Set, fmt.Sprint(n), make([]byte, size)) == hearth.OK {
+				n++
+			}
+			if n*size < int(o.MemoryLimit)/2 {
+				t.Errorf("there was memory for %d values of %d bytes, want half of all at least", n, size)
+			}
+			for i := range n {
+				if st := s.Delete(fmt.Append(nil, i)); st != hearth.OK {
+					t.Fatal(i, st)
+				}
+			}
+		})
+		if err := c.Abandon(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

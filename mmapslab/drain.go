@@ -129,7 +129,7 @@ func (s *Store) Undrained(classID int, slot uint32, dst []Ref) (refs []Ref, next
 }
 
 // FinishDrain gives the page that classID drains to the class dst, or to the global page pool when dst is 0 or there is no memory for its links there. False while
-// chunks of the page are in use, or the free list has not been sifted to its end. Above the limit, the page's memory goes back to the system.
+// chunks of the page are in use, or the free list has not been sifted to its end.
 func (s *Store) FinishDrain(classID, dst int) (done bool) {
 	c := &s.classes[classID]
 	c.mu.Lock()
@@ -143,14 +143,22 @@ func (s *Store) FinishDrain(classID, dst int) (done bool) {
 	c.pages--
 	s.classOf[page].Store(0)
 	c.mu.Unlock()
-	// From here on the page is ours alone. Its words must be zero before it is another class's: a chunk that begins elsewhere would have bytes of a value
-	// where its Meta is.
 	fault.Point("mmapslab.drain.empty")
-	clear(s.arena.Bytes(s.layout.pagesOffset(page), PageSize))
+	s.clearPage(page)
 	fault.Point("mmapslab.drain.cleared")
 	if dst != 0 && s.assign(page, dst) == nil {
 		return true
 	}
+	s.release(page)
+	return true
+}
+
+// clearPage makes a page that is nobody's all zero. Its words must be that before it is another class's: a chunk that begins elsewhere would have bytes of a value where its
+// Meta is.
+func (s *Store) clearPage(page uint32) { clear(s.arena.Bytes(s.layout.pagesOffset(page), PageSize)) }
+
+// release gives a page, which is nobody's and clear, to the global page pool. Above the limit, its memory goes back to the system.
+func (s *Store) release(page uint32) {
 	d := s.descriptor(page)
 	_, _, generation, _ := unpackDescriptor(d.Load())
 	d.Store(packDescriptor(pageFree, 0, generation))
@@ -160,7 +168,18 @@ func (s *Store) FinishDrain(classID, dst int) (done bool) {
 		s.Discard(s.layout.pagesOffset(page), PageSize) // failing, it costs memory and nothing else
 	}
 	s.putBack(page)
-	return true
+}
+
+// GiveUp takes a page without items from its class and gives it to the global page pool, in place of RebuildFree: its chunks are in no free list, and nobody else is at it.
+func (s *Store) GiveUp(page uint32) {
+	c := &s.classes[s.classOf[page].Load()]
+	c.mu.Lock()
+	c.pages--
+	s.classOf[page].Store(0)
+	c.mu.Unlock()
+	s.clearPage(page)
+	s.SetSwept(page, true)
+	s.release(page)
 }
 
 // assign gives a page that belongs to nobody to a class. It fails when there is no memory for the page or its links.

@@ -92,8 +92,9 @@ func (p Parts) chain(ref mmapslab.Ref) (chunks []mmapslab.Ref, ok bool) {
 //  3. Chunks that several words name keep the first that may name it: a growth leaves a word in each table, and damage anything. And words of chained items whose
 //     chain is not whole, or lies in part in pages that must go, are taken out: behind step 4, which frees their chunks, a kill would leave them live.
 //  4. Page by page, so that memory is read in order, each marked chunk that nobody disowned is linked into its segment, if the word's place is one to which the item's key leads; the
-//     disowned ones are retired, since somebody may be reading them; all others become free; and the page is swept. Marked chunks that hold no item, or another than their word
-//     says, for which it takes a fault of the disk or of ours, are taken out of the index by a pass of their own.
+//     disowned ones are retired, since somebody may be reading them; all others become free; and the page is swept. A page without any item goes to the global page pool: while a
+//     sweep runs each class that is written to takes a new page, and a server that is killed over and over would end with all of them in the class that is written to most.
+//     Marked chunks that hold no item, or another than their word says, for which it takes a fault of the disk or of ours, are taken out of the index by a pass of their own.
 //
 // A kill in the middle costs nothing: the next start does it again.
 type Sweeper struct {
@@ -630,6 +631,10 @@ func (w *sweeping) pageLocked(page uint32) (dead []mmapslab.Ref) {
 				store.Meta(ref).And(^uint64(mmapslab.Linked | mmapslab.ListedApart))
 			}
 		}
+	}
+	if !slices.ContainsFunc(used, func(word uint64) bool { return word != 0 }) {
+		store.GiveUp(page)
+		return nil
 	}
 	relinker.Done()
 	store.RebuildFree(page, func(slot uint32) bool { return used[slot/64]>>(slot%64)&1 == 1 })

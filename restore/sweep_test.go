@@ -2,6 +2,7 @@ package restore_test
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 
 	"hearth/mmapslab"
@@ -186,23 +187,27 @@ func TestSweepEmptiesDamagedPages(t *testing.T) {
 			page, _ = f.Store.Place(f.data(f.items[victim])[0])
 		}
 		var gone []string
+		used := map[uint32]bool{}
 		for key, ref := range f.items {
-			there := f.Store.PageOf(ref) == page
+			pages := map[uint32]bool{f.Store.PageOf(ref): true}
 			for _, data := range f.data(ref) {
-				there = there || f.Store.PageOf(data) == page
+				pages[f.Store.PageOf(data)] = true
 			}
-			if there {
+			if pages[page] {
 				gone = append(gone, key)
+			} else {
+				maps.Copy(used, pages)
 			}
 		}
+		_, before, _ := f.Store.Pages()
 		f.Store.Arena().Word(1<<20 + int64(page)*64).Add(1)
 		swept := f.kill(t)
 		if swept.Pages != 1 || swept.Dropped+swept.Invalid != int64(len(gone)) || swept.Items != int64(203-len(gone)) {
 			t.Errorf("%s: %+v, want %d to go", victim, swept, len(gone))
 		}
 		f.wantClean(t, gone...)
-		if _, _, pool := f.Store.Pages(); pool != 1 {
-			t.Errorf("%s: %d pages in the pool", victim, pool)
+		if _, left, pool := f.Store.Pages(); left != len(used) || pool != before-len(used) {
+			t.Errorf("%s: %d pages of %d left and %d in the pool, want %d left", victim, left, before, pool, len(used))
 		}
 	}
 }
