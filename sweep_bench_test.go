@@ -27,6 +27,9 @@ func BenchmarkSweepAfterKill(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	if st := c.Stats(); st.CurrItems != uint64(items) {
+		b.Fatalf("%d items stored, want %d; evictions %d", st.CurrItems, items, st.Evictions)
+	}
 	var took int64
 	for b.Loop() {
 		b.StopTimer()

@@ -692,6 +692,13 @@ func (s *Store) WantPage(page uint32) {
 	}
 }
 
+// WantLinks maps the Links of an assigned page's chunks, likewise, to be written.
+func (s *Store) WantLinks(page uint32) {
+	if s.arena.unmap != nil {
+		wantWrite(s.arena.Bytes(s.LinkOffset(ChunkID(page, 0)), s.PerPage(page)*8))
+	}
+}
+
 // assignLocked gives a page that has memory, all zero where a Meta can be, to a class.
 func (s *Store) assignLocked(page uint32, c *class, classID int) {
 	fault.Point("mmapslab.page.backed")

@@ -59,16 +59,22 @@ func (file *File) openAgain(flag int) (*os.File, error) {
 
 // allocate has the file's disk set space aside.
 func (s *Store) allocate(off, n int64) error {
-	for s.file != nil && !s.file.heap {
-		err := unix.Fallocate(int(s.file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
-		if err == nil {
-			break
-		}
-		if err != unix.EINTR {
-			return fmt.Errorf("mmapslab: allocate %d bytes at %d of %s: %w", n, off, s.file.path, err)
-		}
+	if s.file == nil || s.file.heap {
+		return nil
+	}
+	if err := s.file.fallocate(0, off, n); err != nil {
+		return fmt.Errorf("mmapslab: allocate %d bytes at %d of %s: %w", n, off, s.file.path, err)
 	}
 	return nil
+}
+
+// fallocate is the system's, gone on with after each signal.
+func (file *File) fallocate(mode uint32, off, n int64) error {
+	for {
+		if err := unix.Fallocate(int(file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE|mode, off, n); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // populate faults pages in, where it can: on a full disk it does not. Kernels before 5.14 do not know it: then they fault in one by one.
@@ -81,7 +87,7 @@ func (s *Store) populate(off, n int64) {
 // discard is Discard of mapped memory.
 func (s *Store) discard(off, n int64) error {
 	if s.file != nil {
-		if err := unix.Fallocate(int(s.file.f.Fd()), unix.FALLOC_FL_KEEP_SIZE|unix.FALLOC_FL_PUNCH_HOLE, off, n); err != nil {
+		if err := s.file.fallocate(unix.FALLOC_FL_PUNCH_HOLE, off, n); err != nil {
 			return fmt.Errorf("mmapslab: punch %d bytes at %d of %s: %w", n, off, s.file.path, err)
 		}
 	} else if err := unix.Madvise(s.arena.mem[off:off+n], unix.MADV_DONTNEED); err != nil {
@@ -92,3 +98,6 @@ func (s *Store) discard(off, n int64) error {
 
 // want reads mapped memory ahead. It is a hint: before Linux 5.14 the faults do it.
 func want(mapped []byte) { unix.Madvise(mapped, unix.MADV_POPULATE_READ) }
+
+// wantWrite is want for memory that is about to be written to.
+func wantWrite(mapped []byte) { unix.Madvise(mapped, unix.MADV_POPULATE_WRITE) }

@@ -78,7 +78,8 @@ func (s *Store) discard(off, n int64) error {
 	return nil
 }
 
-func want([]byte) {}
+func want([]byte)      {}
+func wantWrite([]byte) {}
 
 func (s *Store) adviseHuge() error {
 	return errors.New("mmapslab: huge pages: there are none on this system")

@@ -488,6 +488,7 @@ func (w *sweeping) markGroup(group uint32) {
 		page, slot := mmapslab.ChunkAt(at.chunk)
 		words := w.marks[page]
 		if words == nil {
+			store.WantLinks(page)
 			words = make([]uint64, (store.PerPage(page)+63)/64)
 			w.marks[page] = words
 		}
@@ -598,11 +599,12 @@ func (w *sweeping) pageLocked(page uint32) (dead []mmapslab.Ref) {
 	for i := range uint32(len(used)) {
 		live, gone, data := w.live.word(page, i), w.dead.word(page, i), w.data.word(page, i)|w.deadData.word(page, i)
 		used[i] = live | gone | data
+		heads := w.Sweeper.heads.word(page, i) | w.deadHeads.word(page, i)
 		for left := live | gone; left != 0; left &= left - 1 {
 			slot := i*64 + uint32(bits.TrailingZeros64(left))
 			bit := left & -left
 			ref := store.RefAtPlace(page, slot)
-			if w.Sweeper.heads.has(page, slot) || w.deadHeads.has(page, slot) {
+			if heads&bit != 0 {
 				ref |= mmapslab.Chained
 			}
 			linked := false
