@@ -15,6 +15,9 @@ const (
 	SmallBuckets   = smallBuckets
 	GrowLoad       = growLoad
 	PieceBytes     = pieceBytes
+	WindowBuckets  = windowBuckets
+	HelpPerInsert  = helpPerInsert
+	HelpFit        = helpFit
 )
 
 func Pack(ref mmapslab.Ref, tag, state uint64) uint64 { return pack(ref, tag, state) }
