@@ -35,7 +35,7 @@ const maxAutomove = mmapslab.ClassIDs/2 - 1
 // What a class must have to be a source (memcached's slab_automove.c).
 const (
 	sparePages = 2.5 // pages' worth of free chunks, to give one to the global page pool
-	minPages   = 2   // more pages than these, to give one to another class
+	minPages   = 2   // more pages than these, to give one to another class; or as many, and quiet throughout the window
 	minYounger = 2   // seconds that the other one's oldest items are younger at least: ages are whole seconds, and memcached takes what rounding makes for a difference
 )
 
@@ -113,7 +113,7 @@ func (a *automover) look(now *[maxAutomove + 1]classSample, s *AutomoveSettings,
 		if src == 0 && full && !dirty && a.looks >= s.Window && float64(n.free) > sparePages*float64(n.perPage) && n.perPage > 0 {
 			src = id
 		}
-		if age > oldestAge && n.pages > minPages {
+		if age > oldestAge && (n.pages > minPages || n.pages == minPages && !dirty) {
 			oldest, oldestAge = id, age
 		}
 		if evicted > 0 && (youngest == 0 || age < youngestAge) && (evicted > s.Window/2 || share/float64(evicted) > 0.25) {
