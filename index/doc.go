@@ -82,7 +82,7 @@ from starting, and full windows evict meanwhile. It costs items, not progress.
 
 What an insert, a replace or a delete does for a growth is bounded, whatever the size of the table: it moves helpPerInsert buckets (helpFit for Fit) and its own
 window, and gets or gives back one piece of memory, once in prepareEvery inserts. The rest is Help's, which the maintenance goroutine calls in sections of their own.
-These are 48 items at most (160 for Fit), of 0.9 us each with ten million of them, and a piece of 64 pages, 0.1 ms: 0.15 ms (0.25 ms). The end of a growth may add a
+These are 48 items at most (160 for Fit), of 1 us each with ten million of them, and a piece of 64 pages, 0.1 ms: 0.15 ms (0.26 ms). The end of a growth may add a
 second piece, and each helper that sleeps the bucket it has claimed.
 
 # Where a key may be, and twelve bytes an item
