@@ -151,9 +151,9 @@ func TestNoInsertPaysForAWholeHalf(t *testing.T) {
 
 // BenchmarkPauseOfGrowth inserts ten million items on anonymous memory and on a file, and reports how much processor time the slowest inserts take with a growth under way, and
 // without: time during which somebody else had the processor says nothing about the index. On a virtual machine, however, the thread's clock goes on while the host has the
-// processor. So beside each insert with a growth there is as much arithmetic, which touches no memory: what takes over a millisecond there is the host's doing. An insert that
-// does is logged with what it did. In quiet hours no insert did (882 us at most, arithmetic 866 us), in a worse one arithmetic did 4.7 times in a million (3.5 ms at most) and
-// inserts 0.4 times: 1.46 ms, 1.43 of them from one item moved to the next, without a page fault. What the index can do in an insert, doc.go tells.
+// processor. So beside each insert with a growth there is as much arithmetic, which touches no memory: what takes over a millisecond there is the host's doing, or an interrupt.
+// An insert that does is logged with what it did. In quiet hours no insert did (882 us at most, arithmetic 866 us). In a worse one, with the arithmetic after the inserts, it did
+// 4.7 times in a million (3.5 ms at most) and they 0.4 times: 1.46 ms, 1.43 of them from one item moved to the next, without a page fault. What an insert can do, doc.go tells.
 func BenchmarkPauseOfGrowth(b *testing.B) {
 	const n = 10_000_000
 	items := unlikeItems(n)
