@@ -181,7 +181,7 @@ func Open(o Options) (*Cache, error) {
 	c.startKeeper()
 	c.startScrubber()
 	if c.sweeper.Load() != nil {
-		go c.sweep()
+		go c.sweep(restore.SweepWorkers())
 	} else {
 		close(c.sweepDone)
 	}
@@ -413,13 +413,13 @@ func (c *Cache) rebuild(v restore.Verdict, was *mmapslab.Superblock, damaged []u
 	return v, nil
 }
 
-// sweep rebuilds after a kill what only a clean stop saves, while the sessions work.
-func (c *Cache) sweep() {
+// sweep has so many workers rebuild after a kill what only a clean stop saves, while the sessions work.
+func (c *Cache) sweep(workers int) {
 	defer close(c.sweepDone)
 	debug.SetPanicOnFault(true)
 	defer c.catchFault()
 	began := time.Now()
-	team, sessions := make([]restore.Worker, restore.SweepWorkers()), make([]*Session, restore.SweepWorkers())
+	team, sessions := make([]restore.Worker, workers), make([]*Session, workers)
 	for i := range team {
 		s := c.NewSession()
 		sessions[i] = s

@@ -141,7 +141,7 @@ func OpenHeap(o Options, arena *mmapslab.Arena) (*Cache, error) {
 	c.keeper.stop, c.keeper.done, c.keeper.wake = make(chan struct{}), make(chan struct{}), make(chan struct{}, 1)
 	close(c.keeper.done)
 	if c.sweeper.Load() != nil {
-		c.sweep()
+		c.sweep(1) // one store at a time, for who records them
 	} else {
 		close(c.sweepDone)
 	}
