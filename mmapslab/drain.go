@@ -159,9 +159,7 @@ func (s *Store) clearPage(page uint32) { clear(s.arena.Bytes(s.layout.pagesOffse
 
 // release gives a page, which is nobody's and clear, to the global page pool. Above the limit, its memory goes back to the system.
 func (s *Store) release(page uint32) {
-	d := s.descriptor(page)
-	_, _, generation, _ := unpackDescriptor(d.Load())
-	d.Store(packDescriptor(pageFree, 0, generation))
+	s.freeDescriptor(page)
 	fault.Point("mmapslab.drain.released")
 	// Only now: after a kill in between, the next start would take a draining page back that has no memory (R10).
 	if limit, assigned, _ := s.Pages(); assigned > limit {

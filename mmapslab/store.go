@@ -284,6 +284,11 @@ func (s *Store) prepare(cfg Config) error {
 // pagesOffset returns the offset of a page.
 func (l *Layout) pagesOffset(page uint32) int64 { return int64(l.Pages) + int64(page-1)*PageSize }
 
+// links returns where the Links of a page with so many chunks are, and how many bytes.
+func (l *Layout) links(page, perPage uint32) (off, n int64) {
+	return int64(l.Links) + int64(page)*linkStride, int64(perPage) * 8
+}
+
 func (s *Store) descriptor(page uint32) *Word {
 	return s.arena.Word(pageTable + int64(page)*descriptorSize)
 }
@@ -323,7 +328,7 @@ func (s *Store) BackPages() error {
 			if err := s.allocate(s.layout.pagesOffset(uint32(page)), PageSize); err != nil {
 				return err
 			}
-			if err := s.allocate(int64(s.layout.Links)+int64(page)*linkStride, int64(s.classes[class].perPage)*8); err != nil {
+			if err := s.allocate(s.layout.links(uint32(page), s.classes[class].perPage)); err != nil {
 				return err
 			}
 		}
@@ -679,7 +684,7 @@ func (s *Store) backPage(page, perPage uint32) error {
 	if err := s.back(s.layout.pagesOffset(page), PageSize); err != nil {
 		return err
 	}
-	if err := s.back(int64(s.layout.Links)+int64(page)*linkStride, int64(perPage)*8); err != nil {
+	if err := s.back(s.layout.links(page, perPage)); err != nil {
 		return err
 	}
 	return s.back(pageTable+int64(page)*descriptorSize, descriptorSize)
@@ -692,10 +697,10 @@ func (s *Store) WantPage(page uint32) {
 	}
 }
 
-// WantLinks maps the Links of an assigned page's chunks, likewise, to be written.
+// WantLinks maps the Links of an assigned page's chunks, likewise, which are about to be written.
 func (s *Store) WantLinks(page uint32) {
 	if s.arena.unmap != nil {
-		wantWrite(s.arena.Bytes(s.LinkOffset(ChunkID(page, 0)), s.PerPage(page)*8))
+		s.populate(s.layout.links(page, uint32(s.PerPage(page))))
 	}
 }
 
@@ -799,11 +804,17 @@ func (s *Store) Room() int { return int(s.layout.Room) }
 // PageClass returns the class that a page (1..Room) is assigned to, 0 for none.
 func (s *Store) PageClass(page uint32) int { return int(s.classOf[page].Load()) }
 
+// freeDescriptor has the page table say that a page is nobody's.
+func (s *Store) freeDescriptor(page uint32) {
+	d := s.descriptor(page)
+	_, _, generation, _ := unpackDescriptor(d.Load())
+	d.Store(packDescriptor(pageFree, 0, generation))
+}
+
 // DropPage frees a page whose chunks nobody uses. It is for start-up, before anything else runs: the free lists must not hold its chunks.
 func (s *Store) DropPage(page uint32) error {
 	fault.Point("mmapslab.page.before-free")
-	_, _, generation, _ := unpackDescriptor(s.descriptor(page).Load())
-	s.descriptor(page).Store(packDescriptor(pageFree, 0, generation))
+	s.freeDescriptor(page)
 	fault.Point("mmapslab.page.freed")
 	s.SetSwept(page, true)
 	if id := s.classOf[page].Swap(0); id != 0 {
@@ -936,8 +947,8 @@ func (s *Store) linkSum() uint64 {
 		wait.Go(func() {
 			for page := next.Add(1); page <= uint64(s.layout.Room); page = next.Add(1) {
 				if perPage := s.PerPage(uint32(page)); perPage > 0 {
-					links := s.arena.Bytes(int64(s.layout.Links)+int64(page)*linkStride, perPage*8)
-					sum.Add(uint64(crc32.Update(uint32(page), castagnoli, links)))
+					off, n := s.layout.links(uint32(page), uint32(perPage))
+					sum.Add(uint64(crc32.Update(uint32(page), castagnoli, s.arena.Bytes(off, int(n)))))
 				}
 			}
 		})

@@ -98,6 +98,3 @@ func (s *Store) discard(off, n int64) error {
 
 // want reads mapped memory ahead. It is a hint: before Linux 5.14 the faults do it.
 func want(mapped []byte) { unix.Madvise(mapped, unix.MADV_POPULATE_READ) }
-
-// wantWrite is want for memory that is about to be written to.
-func wantWrite(mapped []byte) { unix.Madvise(mapped, unix.MADV_POPULATE_WRITE) }

@@ -78,8 +78,7 @@ func (s *Store) discard(off, n int64) error {
 	return nil
 }
 
-func want([]byte)      {}
-func wantWrite([]byte) {}
+func want([]byte) {}
 
 func (s *Store) adviseHuge() error {
 	return errors.New("mmapslab: huge pages: there are none on this system")
