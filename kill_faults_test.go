@@ -28,6 +28,7 @@ type killPoint struct {
 	fresh bool // in a new file: the index grows while it fills
 	close bool // at a clean stop
 	clean bool // after one
+	drain bool // after an end while a page drained
 	lossy bool // only where memory is full, and its limit lower than at the last start
 }
 
@@ -40,10 +41,11 @@ func killPoints() (points []killPoint) {
 	add(killPoint{}, "hearth.draft.allocated", "hearth.draft.chained", "hearth.draft.sealed", "hearth.draft.linked", "hearth.remake.claimed", "hearth.remake.sealed",
 		"hearth.touch.before", "hearth.touch.after", "hearth.discard.unlinked", "hearth.reclaim.freeing", "hearth.move.copied", "hearth.move.published",
 		"hearth.move.data-copying", "hearth.move.data-moved", "mmapslab.drain.before", "mmapslab.drain.started", "mmapslab.drain.empty", "mmapslab.drain.cleared",
-		"mmapslab.drain.released", "mmapslab.drain.taken-back", "mmapslab.page.backed", "mmapslab.page.assigned", "index.insert.placing", "index.insert.placed",
+		"mmapslab.drain.released", "mmapslab.page.backed", "mmapslab.page.assigned", "index.insert.placing", "index.insert.placed",
 		"index.insert.scanned", "index.insert.promoting", "index.insert.promoted", "index.replace.before", "index.replace.after", "index.delete.before", "index.delete.after")
 	add(killPoint{early: true}, "hearth.attach.running", "hearth.attach.indexed", "restore.sweep.mark", "restore.sweep.page", "restore.sweep.linked", "hearth.grace.waiting",
 		"mmapslab.superblock.before", "mmapslab.superblock.after")
+	add(killPoint{early: true, drain: true}, "mmapslab.drain.taken-back")
 	add(killPoint{early: true, clean: true}, "hearth.attach.checkpoint")
 	add(killPoint{close: true}, "hearth.close.drained", "hearth.close.checkpoint", "hearth.close.saved")
 	add(killPoint{early: true, fresh: true}, "hearth.create.stored")
@@ -126,7 +128,7 @@ func TestALifeThatEndsAtAnyPointLosesNothing(t *testing.T) {
 			most = 3
 		}
 		e.left.Store(1 + rand.New(rand.NewPCG(seed, 6)).Int64N(most))
-		once := []string{"hearth.create.stored", "index.grow.sized", "index.grow.started", "index.grow.discarded"}
+		once := []string{"hearth.create.stored", "index.grow.sized", "index.grow.started", "index.grow.discarded", "mmapslab.drain.taken-back"}
 		if e.close || slices.Contains(once, e.name) || strings.HasPrefix(e.name, "hearth.attach.") {
 			e.left.Store(1)
 		}
@@ -183,6 +185,9 @@ func TestALifeThatEndsAtAnyPointLosesNothing(t *testing.T) {
 			small = p.fresh
 			if p.clean {
 				life(n, p, "none")
+			}
+			if p.drain {
+				life(n, killPoint{name: "mmapslab.drain.started"}, "kill") // or is not, see notPassed
 			}
 			if life(n, p, mode) == notPassed {
 				missed[p.name]++
