@@ -352,11 +352,16 @@ func (c *Cache) attach(file *mmapslab.File, v restore.Verdict) (restore.Verdict,
 	}
 	err = c.run()
 	fault.Point("hearth.attach.running")
+	if err == nil && v.Torn {
+		store.RaiseCAS(c.casByTime())
+		err = store.BackPages()
+	}
 	if err == nil {
 		if v.Kind == restore.Unclean {
 			store.TakeBack()
 		}
 		region, options := c.indexParts()
+		options.Torn = v.Torn
 		c.index, err = index.Attach(store.Arena(), region, store, options)
 		fault.Point("hearth.attach.indexed")
 	}
