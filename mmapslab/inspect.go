@@ -337,9 +337,6 @@ func (s *Store) Snapshot(it *Item, buf []byte) (Item, []byte) {
 	buf = append(buf[:0], it.head...)
 	copied := *it
 	copied.head = buf[:len(buf):len(buf)]
-	if len(buf) < copied.keyStart+int(buf[1]) { // the key length changed since the item was looked at
-		copied.head[1] = byte(len(buf) - copied.keyStart)
-	}
 	return copied, buf
 }
 

@@ -98,11 +98,13 @@ func (m Meta) Segment() int { return int(m & segmentMask / segmentUnit) }
 // WithSegment returns m in another segment.
 func (m Meta) WithSegment(s int) Meta { return m&^segmentMask | Meta(s)*segmentUnit }
 
-// Item is a view of an item's header and key. It is valid as long as the chunk is protected, and its fields were checked to lie in the chunk.
+// Item is a view of an item's header and key. It is valid as long as the chunk is protected, and its fields were checked to lie in the chunk. The lengths are
+// those that were checked, whatever the file says by now (R9).
 type Item struct {
-	head     []byte // header, key and, unless chained, the value
-	keyStart int
-	ref      Ref
+	head             []byte // header, key and, unless chained, the value
+	ref              Ref
+	valueLen         uint32
+	keyStart, keyEnd uint16
 }
 
 // Fields are the immutable words of an item's header.
@@ -121,17 +123,26 @@ func (s *Store) Item(ref Ref) (it Item, ok bool) {
 		return Item{}, false
 	}
 	chunk := s.arena.Bytes(ref.Offset(), size)
-	keyStart, end := HeaderSize, uint64(HeaderSize)+uint64(chunk[1])
-	if ref&Chained != 0 {
-		keyStart, end = HeaderSize+ChainRefSize, end+ChainRefSize
-	} else {
-		end += uint64(binary.NativeEndian.Uint32(chunk[16:]))
-	}
+	it, end := view(ref, chunk)
 	chained := binary.NativeEndian.Uint16(chunk[2:])&flagChained != 0
-	if chunk[0] != kindItem || chunk[1] == 0 || end > uint64(size) || chained != (ref&Chained != 0) {
+	if chunk[0] != kindItem || it.keyStart == it.keyEnd || end > uint64(size) || chained != (ref&Chained != 0) {
 		return Item{}, false
 	}
-	return Item{head: chunk[:end:end], keyStart: keyStart, ref: ref}, true
+	it.head = chunk[:end:end]
+	return it, true
+}
+
+// view returns a view of the item in a chunk, but for its head, and where that ends, which may be anywhere.
+func view(ref Ref, chunk []byte) (it Item, end uint64) {
+	it = Item{ref: ref, valueLen: binary.NativeEndian.Uint32(chunk[16:]), keyStart: HeaderSize}
+	if ref&Chained != 0 {
+		it.keyStart += ChainRefSize
+	}
+	it.keyEnd = it.keyStart + uint16(chunk[1])
+	if ref&Chained != 0 {
+		return it, uint64(it.keyEnd)
+	}
+	return it, uint64(it.keyEnd) + uint64(it.valueLen)
 }
 
 // Match tells whether the key is that of the item at ref.
@@ -153,13 +164,13 @@ func (s *Store) Hash(ref Ref) uint32 {
 func (it *Item) Ref() Ref { return it.ref }
 
 // Key returns the item's key.
-func (it *Item) Key() []byte { return it.head[it.keyStart : it.keyStart+int(it.head[1])] }
+func (it *Item) Key() []byte { return it.head[it.keyStart:it.keyEnd] }
 
 // ValueLen returns the length of the whole value in bytes.
-func (it *Item) ValueLen() int { return int(binary.NativeEndian.Uint32(it.head[16:])) }
+func (it *Item) ValueLen() int { return int(it.valueLen) }
 
 // Value returns the value of an item that is not chained, else nothing.
-func (it *Item) Value() []byte { return it.head[it.keyStart+int(it.head[1]):] }
+func (it *Item) Value() []byte { return it.head[it.keyEnd:] }
 
 // Size returns what the item takes in bytes: header, key and value. Data chunks' headers do not count.
 func (it *Item) Size() int {
@@ -235,13 +246,9 @@ func (s *Store) AddFlags(ref Ref, flags uint16) {
 // Unsealed returns the item that WriteItem started.
 func (s *Store) Unsealed(ref Ref) Item {
 	b := s.arena.Bytes(ref.Offset(), s.ChunkSize(ref))
-	keyStart, end := HeaderSize, HeaderSize+int(b[1])
-	if ref&Chained != 0 {
-		keyStart, end = keyStart+ChainRefSize, end+ChainRefSize
-	} else {
-		end += int(binary.NativeEndian.Uint32(b[16:]))
-	}
-	return Item{head: b[:end:end], keyStart: keyStart, ref: ref}
+	it, end := view(ref, b)
+	it.head = b[:end:end]
+	return it
 }
 
 // Seal gives the item its CAS and epoch, marks it as an item and writes the checksum. What follows is publication: the words before the

@@ -2,6 +2,7 @@ package mmapslab_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 
@@ -48,6 +49,28 @@ func TestItemGivesBackWhatWasWritten(t *testing.T) {
 		}
 		if chained := n > 8192-40-3; chained != (ref&mmapslab.Chained != 0) {
 			t.Errorf("value of %d bytes: chained is %t", n, !chained)
+		}
+	}
+}
+
+// An item whose lengths change under a view of it, as a bad disk may have it, is as long there as it was when they were checked, and does not verify.
+func TestAViewKeepsToTheLengthsThatWereChecked(t *testing.T) {
+	s := newHeapStore(t, 8, 96, 600, 8192)
+	for _, n := range []int{10, 30000} {
+		ref := putItem(t, s, "key", make([]byte, n))
+		it, ok := s.Item(ref)
+		size := it.Size()
+		b := s.Arena().Bytes(ref.Offset(), s.ChunkSize(ref))
+		b[1] = 250
+		binary.NativeEndian.PutUint32(b[16:], 1<<31)
+		if !ok || string(it.Key()) != "key" || it.ValueLen() != n || it.Size() != size {
+			t.Errorf("key %q, value of %d bytes, %d in all, want %d and %d", it.Key(), it.ValueLen(), it.Size(), n, size)
+		}
+		if ref&mmapslab.Chained == 0 && len(it.Value()) != n {
+			t.Errorf("value of %d bytes, want %d", len(it.Value()), n)
+		}
+		if s.Verify(&it) {
+			t.Error("it verifies")
 		}
 	}
 }

@@ -14,7 +14,7 @@ func (s *Store) CopyItem(to Ref, it *Item) Ref {
 	to |= it.ref & Chained
 	copy(b[:32], it.head[:32])
 	copy(b[it.keyStart:], it.head[it.keyStart:])
-	covered := 28 + len(it.head) - it.keyStart
+	covered := 28 + len(it.head) - int(it.keyStart)
 	if to&Chained != 0 {
 		s.next(to).Store(s.next(it.ref).Load())
 		covered += it.ValueLen()
