@@ -496,8 +496,6 @@ type composer struct {
 	seqs      []int // what each key held at the clean stop
 }
 
-// TestAFileThatIsOldInPartsIsNotTrusted composes files out of the pages that a file had at different times, as a power loss may leave it. On another boot they start cold, a file that is
-// all of one clean stop apart; on the same, where there was none, they are a defence in depth: no crash, and nothing that was never stored under its key.
 // onDisk tells whether the directory of the damaged files is on a disk, or may be as far as this build knows.
 func onDisk(t *testing.T) bool {
 	path := filepath.Join(shm(), fmt.Sprint("hearth-where-", os.Getpid()))
@@ -510,6 +508,8 @@ func onDisk(t *testing.T) bool {
 	return file.OnDisk
 }
 
+// TestAFileThatIsOldInPartsIsNotTrusted composes files out of the pages that a file had at different times, as a power loss may leave it. On another boot they start cold, a file that is
+// all of one clean stop apart; on the same, where there was none, they are a defence in depth: no crash, and nothing that was never stored under its key.
 func TestAFileThatIsOldInPartsIsNotTrusted(t *testing.T) {
 	var all []*composer
 	runDamage(t, damageTier(200, 10_000), func(j *damageJob, i int) {

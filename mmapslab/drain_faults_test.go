@@ -15,14 +15,52 @@ import (
 // backed tells whether the whole of a page has memory.
 func backed(t *testing.T, s *mmapslab.Store, path string, page uint32) bool {
 	t.Helper()
+	return hasMemory(t, path, int64(s.Super().Layout.Pages)+int64(page-1)*mmapslab.PageSize, mmapslab.PageSize)
+}
+
+func hasMemory(t *testing.T, path string, off, n int64) bool {
+	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	begin := int64(s.Super().Layout.Pages) + int64(page-1)*mmapslab.PageSize
-	hole, err := unix.Seek(int(f.Fd()), begin, unix.SEEK_HOLE)
-	return err == nil && hole >= begin+mmapslab.PageSize
+	hole, err := unix.Seek(int(f.Fd()), off, unix.SEEK_HOLE)
+	return err == nil && hole >= off+n
+}
+
+// A page is a class's only when there is memory for all that belongs to it: what has none is a SIGBUS on a full disk, not before it is written (R10).
+func TestAnAssignedPageHasMemoryForItsLinksToo(t *testing.T) {
+	s, path := newFileStore(t, 4, 64, 8192)
+	points := 0
+	fault.Set(func(point string) {
+		if point != "mmapslab.page.backed" {
+			return
+		}
+		points++
+		page := uint32(points) // in the order of their numbers
+		if !backed(t, s, path, page) {
+			t.Errorf("page %d has no memory", page)
+		}
+		if off := s.LinkOffset(mmapslab.ChunkID(page, 0)); !hasMemory(t, path, off, mmapslab.PageSize/64*8) {
+			t.Errorf("the links of page %d have no memory", page)
+		}
+		if !hasMemory(t, path, mmapslab.PageTable+int64(page)*64, 64) {
+			t.Errorf("the descriptor of page %d has no memory", page)
+		}
+	})
+	defer fault.Set(nil)
+	for range 3 {
+		if !s.AddPage(1) {
+			t.Fatal("no page")
+		}
+		for range mmapslab.PageSize / 64 {
+			alloc(t, s, 1)
+		}
+	}
+	if points != 3 {
+		t.Errorf("%d pages were looked at, want 3", points)
+	}
 }
 
 // A page that is given back because the limit was lowered has memory as long as its descriptor says that it is its class's: the next start would take it for that,
