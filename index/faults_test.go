@@ -3,6 +3,7 @@
 package index_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -202,6 +203,52 @@ func (r *rival) crash(rnd *rand.Rand) error {
 		return err
 	}
 	return checkAtRest(x, r.items)
+}
+
+// stateStores calls f after each store to a State word.
+type stateStores struct {
+	from, to int64
+	f        func()
+}
+
+func (s *stateStores) Use(int64)            {}
+func (s *stateStores) HandedOut(int64, int) {}
+
+func (s *stateStores) Stored(off int64, _ uint64) {
+	if off >= s.from && off < s.to {
+		s.f()
+	}
+}
+
+// A kill between any two stores to the State words leaves an index that attaches: a growth names its half's size before it says that it grows.
+func TestStateWordsAttachAfterEveryStore(t *testing.T) {
+	const most = 64
+	region, size := regionFor(most)
+	e := heapEnv(t, 2000, 4, most)
+	image := mmapslab.NewHeapArena(size)
+	stores := 0
+	e.arena.Trace(&stateStores{region.State, region.State + 24, func() {
+		stores++
+		var words [3]uint64
+		for i := range words {
+			at := region.State + int64(i)*8
+			words[i] = binary.NativeEndian.Uint64(e.arena.Bytes(at, 8))
+			image.Word(at).Store(words[i])
+		}
+		if _, err := index.Attach(image, region, e.items, index.Options{}); err != nil {
+			t.Errorf("after store %d, State is %#x: %v", stores, words, err)
+		}
+	}})
+	defer e.arena.Trace(nil)
+	for i := range 300 {
+		e.set(hash(i), key(i))
+	}
+	for more := true; more; {
+		e.op(func() { more = e.Help(64) })
+	}
+	if s := e.Stats(); s.Buckets != most || stores < 4*int(s.Growths) {
+		t.Errorf("%d stores in %+v", stores, s)
+	}
 }
 
 // A word that changes between the look at its bucket and the look at itself is neither lost nor taken for what it was.

@@ -479,6 +479,41 @@ func TestFailedDiscardIsReportedAndTheHalfIsZeroAllTheSame(t *testing.T) {
 	e.check(t)
 }
 
+// The bucket count of an old half becomes 0 when all of it is zero, and not before: after a kill in between the next growth would take what is left there for its own words.
+func TestAHalfIsCalledZeroOnlyWhenItIs(t *testing.T) {
+	const most = 1 << 14 // the old half of the last growth is discarded in two pieces
+	e := heapEnv(t, 60_000, 4, most)
+	region, size := regionFor(most)
+	a := mmapslab.NewHeapArena(size)
+	pieces := int64(0)
+	e.opt.Discard = func(off, n int64) error {
+		pieces++
+		half := int64(0)
+		if off >= region.Half[1] {
+			half = 1
+		}
+		if a.Word(region.State+8*(1+half)).Load() == 0 {
+			t.Errorf("piece %d: half %d is called zero before its %d bytes at %#x are", pieces, half, n, off)
+		}
+		clear(a.Bytes(off, int(n)))
+		return nil
+	}
+	x, err := index.Create(a, region, e.items, e.opt, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Index = x
+	for i := range 55_000 {
+		e.set(hash(i), key(i))
+	}
+	for more := true; more; {
+		e.op(func() { more = e.Help(64) })
+	}
+	if s := e.Stats(); s.Buckets != most || pieces <= s.Growths {
+		t.Errorf("%d pieces in %+v", pieces, s)
+	}
+}
+
 // Many goroutines, distinct keys, growth all along: nobody misses a key of his own, unless it was evicted from a full window by name.
 func TestParallelSettersLoseNothingWhileTheTableGrows(t *testing.T) {
 	const writers, each = 4, 3000

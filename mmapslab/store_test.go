@@ -64,6 +64,16 @@ func TestGivesEachChunkToOneOwner(t *testing.T) {
 	}
 }
 
+// An id that damage made, as a list may hold it, leads to no item's bytes and not out of the arena: its links are those of page 0, which are nobody's (R9).
+func TestLinksOfAPageThatCannotBeAreNobodys(t *testing.T) {
+	s := newHeapStore(t, 4, 96, 8192)
+	for _, page := range []uint32{uint32(s.Room()) + 1, uint32(s.Room()) + 1000, mmapslab.MaxPages} {
+		if s.Link(mmapslab.ChunkID(page, 5)) != s.Link(0) {
+			t.Errorf("page %d of %d has links of its own", page, s.Room())
+		}
+	}
+}
+
 func TestNamesChunksByRefIDAndPlaceAlike(t *testing.T) {
 	s := newHeapStore(t, 5, 64, 96, 1000, 512<<10)
 	for class, size := range []int{64, 96, 1000, 512 << 10} {
