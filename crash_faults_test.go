@@ -32,24 +32,51 @@ import (
 // Stores that are not atomic are found by comparing what was handed out with a copy, at the next atomic store or point: words of 8 bytes, in rising, falling or
 // random order, since between two atomic stores the program promises none.
 
-// Rules of the design broken on purpose, one at a time, and which of these found it: every store (here, 6000 images), points (kill_faults_test.go, 100 lives), moments (kill_test.go, 120
-// kills), histories (linear_test.go), or tests of the package that keeps the rule.
+// Rules of the design broken on purpose, one at a time, and what found it first, of: the tests of the package that is broken, where it is index, or the rule is R9 or R10; every store (here, 3000
+// images); points (kill_faults_test.go, 100 lives); histories (linear_test.go, and TestOperationsAreLinearizableWhilePagesMove); the other packages' tests; all others of this one.
 //
-//	R1   a replace is a delete and an insert                     every store, points, histories
-//	R2   a delete moves another word into the slot it leaves     every store
-//	R2   a growth promotes a copy without a last look            histories, index
-//	R3   a chain names its first chunk by address                every store, moments
-//	R4   a part of a chain is published before its bytes         every store, points
-//	R4   an item is published before its checksum                all four
-//	R5   what is retired is free at once                         points, moments, histories
-//	R6   a touch ignores that the item is being copied           points, histories
-//	R6   a number is written in place                            every store, histories
-//	R7   the flush word is not in the file                       every store
-//	R8   a page is assigned before it is zero                    points, histories
-//	R8   a page that was draining is not taken back              mmapslab
-//	R9   an item may be longer than its chunk                    mmapslab, damaged files (damage_test.go)
-//	R9   a part of a chain may be longer than its chunk          mmapslab
-//	R10  a page gets no memory when it is assigned               mmapslab
+//	R1   a replace is a delete and an insert                                every store
+//	R1   the sweep takes for live what no word names, but is whole          every store
+//	R2   a delete moves another word into the slot it leaves                index: crash images, histories
+//	R2   an insert moves a neighbour out of a full home bucket              TestWalkMeetsWhatIsLiveThroughoutOnce
+//	R2   a growth promotes a copy without a last look                       index: crash images, histories
+//	R2   a growth says MOVED before it copies                               index: crash images, histories
+//	R3   a chain names its first chunk by address                           every store
+//	R3   Copying is a lock, for which a touch waits                         histories
+//	R3   a page move takes a lock that is in the file                       TestAKillAtAnyPointOfAMoveLosesNothing
+//	R4   an item is published before its checksum                           every store
+//	R4   a copy is published before its CAS                                 every store
+//	R4   a part of a chain is published before its bytes                    every store
+//	R4   an insert is acknowledged though its promotion failed              index: crash images, histories
+//	R5   what is retired is stamped with the epoch before                   TestReadersNeverSeeReusedMemory, TestASectionKeepsItsItemsBytes, and four more
+//	R5   a copy goes on after its section was renewed                       histories
+//	R5   an evicted chunk is free before its word goes                      every store
+//	R5   the old half is zeroed without a grace period                      index: TestOldHalfIsDiscardedOnlyAfterGrace, crash images, histories
+//	R6   a touch ignores that the item is being copied                      histories
+//	R6   a number is written in place                                       every store
+//	R6   the exptime is read before the claim                               TestTouchesAndCopiesDoNotUndoEachOther
+//	R6   the mark of a hit stores all of Meta                               lru: TestHitSetsFetchedWhateverElseChanges
+//	R6   a page move does not claim what it copies                          TestWhatHappensDuringAMoveIsNotForgotten
+//	R7   the flush word is not in the file                                  every store
+//	R7   the flush word is stored by the keeper, after OK                   TestDowntimeCountsForTTLs
+//	R7   a flush is two stores                                              TestAFlushIsOneStore
+//	R7   a copy takes the flush epoch of now                                TestAFlushReachesCopiesUnderWay
+//	R8   a page is assigned before it is zero                               histories
+//	R8   a draining page's descriptor gets its check by a second store      every store
+//	R8   both superblocks are written before either gets its checksum       every store
+//	R8   a growth under way is not taken up by the next start               index: crash images, TestFollowsAMapOverGrowthAndAttach
+//	R8   a growth is announced before its size                              index: TestStateWordsAttachAfterEveryStore
+//	R8   an old half is called zero before it is                            index: TestAHalfIsCalledZeroOnlyWhenItIs
+//	R9   an item may be longer than its chunk                               mmapslab, restore: TestVerifyFindsEveryFlippedBit, TestSweepDropsWordsThatNameNoItem
+//	R9   a part of a chain may be longer than its chunk                     mmapslab: TestVerifyFindsEveryFlippedBit
+//	R9   a length is read again after it was checked                        mmapslab: TestAViewKeepsToTheLengthsThatWereChecked
+//	R9   a list may lead to a page that cannot be                           mmapslab: TestLinksOfAPageThatCannotBeAreNobodys
+//	R10  a page gets no memory when it is assigned                          mmapslab: TestAFullDiskIsNoPageAndNoFault
+//	R10  a page's links get none                                            mmapslab: TestAnAssignedPageHasMemoryForItsLinksToo
+//	R10  the index grows into memory that it was refused                    index: TestDoesNotGrowIntoMemoryItCannotHave
+//	R10  what a power loss took of a page's memory is not asked for again   TestWhatIsNoItemIsMadeAnewAfterAPowerLoss
+//
+// Harmless is a descriptor that gets its check by a second store when the page is assigned: a kill in between costs the page, in which there is nothing yet.
 
 var imagesWanted = flag.Int("images", 0, "how many crash images TestEveryStoreLeavesWhatWasAcknowledged opens, over all profiles; 0: 20000, with HEARTH_LONG 1000000, with -short 4000")
 
