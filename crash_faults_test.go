@@ -185,10 +185,11 @@ func (r *recorder) differ(offs []int64, s span) []int64 {
 type crashProfile struct {
 	options hearth.Options
 	lossy   bool
-	buckets []uint32 // a new index has one of these
+	buckets []uint32 // a new index has one of these, in turn
 	keys    int
 	size    func(r *rand.Rand, key int) int
-	fill    int // keys that are set before the images begin
+	fill    int  // keys that are set before the images begin
+	late    bool // images begin after that; else with the first store of all
 	lives   int
 	ops     int // of each session in a life
 	limits  []int64
@@ -196,11 +197,11 @@ type crashProfile struct {
 }
 
 var crashProfiles = map[string]crashProfile{
-	// Nothing is evicted; the index grows from a few buckets; large values are chained, and pages move. Chunks are large so that there are few: each start
-	// goes over all of them.
+	// Nothing is evicted; an index that began with the fewest buckets grows when the keeper first looks; large values are chained, and pages move. Chunks are large so that
+	// there are few: each start goes over all of them.
 	"roomy": {
 		options: hearth.Options{MemoryLimit: 40 << 20, MaxItemSize: 64 << 10, ChunkMax: 4096, SlabSizes: []int{2048}},
-		buckets: []uint32{4, 4, 8, 64}, keys: 40, lives: 3, ops: 16, classes: []int{1, 2},
+		buckets: []uint32{64, 4, 8, 4}, keys: 40, fill: 28, lives: 3, ops: 16, classes: []int{1, 2},
 		size: func(r *rand.Rand, key int) int {
 			if key%6 == 0 && r.IntN(2) == 0 {
 				return 4100 + r.IntN(300)
@@ -211,7 +212,7 @@ var crashProfiles = map[string]crashProfile{
 	// Two pages of 64 chunks are full from the beginning, and move.
 	"evicting": {
 		options: hearth.Options{MemoryLimit: 2 << 20, MaxItemSize: 1 << 20, ChunkMax: 32768, SlabSizes: []int{16384}},
-		lossy:   true, buckets: []uint32{16, 32}, keys: 140, fill: 140, lives: 2, ops: 16, limits: []int64{1 << 20, 2 << 20}, classes: []int{1, 2},
+		lossy:   true, buckets: []uint32{16, 32}, keys: 140, fill: 140, late: true, lives: 2, ops: 16, limits: []int64{1 << 20, 2 << 20}, classes: []int{1, 2},
 		size: func(r *rand.Rand, key int) int { return r.IntN(150) },
 	},
 }
@@ -228,6 +229,7 @@ type script struct {
 	stage   *fault.Stage
 	numbers int // to make values unique
 	moves   uint64
+	growths int64
 }
 
 // crashClock stands still.
@@ -240,7 +242,7 @@ func (p crashProfile) run(t testing.TB, seed uint64, size int64) *script {
 		func(offs []int64) { s.rand.Shuffle(len(offs), func(i, j int) { offs[i], offs[j] = offs[j], offs[i] }) }}
 	arena := mmapslab.NewHeapArena(size)
 	s.rec = &recorder{mem: arena.Bytes(0, int(size)), copy: mmapslab.NewHeapArena(size).Bytes(0, int(size)), order: orders[seed%3], touched: make([]bool, size>>20+1)}
-	defer hearth.SetFirstBuckets(hearth.SetFirstBuckets(p.buckets[s.rand.IntN(len(p.buckets))]))
+	defer hearth.SetFirstBuckets(hearth.SetFirstBuckets(p.buckets[seed%uint64(len(p.buckets))]))
 	arena.Trace(s.rec)
 	defer arena.Trace(nil)
 	fault.Set(func(point string) {
@@ -425,6 +427,7 @@ func (s *script) live(c *hearth.Cache, life int) {
 		c.Round()
 	}
 	s.moves += c.Stats().SlabsMoved
+	s.growths += c.Growths()
 }
 
 // imager opens images.
@@ -581,7 +584,7 @@ func (s *script) check(t testing.TB, size int64) (images int) {
 		from, to := s.began+n*w/workers, s.began+n*(w+1)/workers
 		if w == 0 {
 			from = 0
-			if s.fill > 0 {
+			if s.late {
 				from = s.began
 			}
 		}
@@ -651,7 +654,7 @@ func TestEveryStoreLeavesWhatWasAcknowledged(t *testing.T) {
 				t.Fatal(err)
 			}
 			size := c.Arena().Size()
-			images, scripts, ops, moves := 0, 0, 0, uint64(0)
+			images, scripts, ops, moves, growths := 0, 0, 0, uint64(0), int64(0)
 			began := time.Now()
 			for seed := max(*seedWanted, 1); images < max(1, wanted/len(crashProfiles)) && !t.Failed(); seed++ {
 				s := p.run(t, seed, size)
@@ -659,8 +662,12 @@ func TestEveryStoreLeavesWhatWasAcknowledged(t *testing.T) {
 				scripts++
 				ops += len(s.history)
 				moves += s.moves
+				growths += s.growths
 			}
-			t.Logf("%d images of %d scripts in %v; %d operations, %d pages moved", images, scripts, time.Since(began).Round(time.Millisecond), ops, moves)
+			t.Logf("%d images of %d scripts in %v; %d operations, %d pages moved, the index grew %d times", images, scripts, time.Since(began).Round(time.Millisecond), ops, moves, growths)
+			if *imagesWanted == 0 && *seedWanted == 0 && p.fill < p.keys && growths == 0 {
+				t.Error("the index never grew")
+			}
 		})
 	}
 }

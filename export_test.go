@@ -168,6 +168,9 @@ func SetFirstBuckets(n uint32) (was uint32) {
 	return was
 }
 
+// Growths returns how often the index has grown.
+func (c *Cache) Growths() int64 { return c.index.Stats().Growths }
+
 // IndexEnd returns where the index begins and ends in the arena.
 func (c *Cache) IndexEnd() [2]int64 {
 	_, half, size := c.store.IndexRegion()
