@@ -60,6 +60,7 @@ import (
 //	R7   the flush word is not in the file                                  every store
 //	R7   the flush word is stored by the keeper, after OK                   TestDowntimeCountsForTTLs
 //	R7   a flush is two stores                                              TestAFlushIsOneStore
+//	R7   a store keeps the flush epoch of before its look                   TestAFlushBesideAStoreLosesNothing
 //	R7   a copy takes the flush epoch of now                                TestAFlushReachesCopiesUnderWay
 //	R8   a page is assigned before it is zero                               histories
 //	R8   a draining page's descriptor gets its check by a second store      every store

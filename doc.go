@@ -37,7 +37,7 @@
 //
 // Items do not change, so append, incr and the like make a new one out of the old and do the same; the word decides between two of
 // them, and the loser starts over. The exptime does change, in the item's Meta: Session.touch tells how it and the copies go together. flush_all is
-// one store to one word of the file; an item carries the flush epoch of the time of its Seal, a copy that of its original.
+// one store to one word of the file; an item carries the flush epoch under which its key was judged, a copy that of its original.
 //
 // # Sections
 //

@@ -209,9 +209,13 @@ func (s *Session) Commit(d *Draft, cas uint64) (uint64, Status) {
 
 // store publishes a sealed draft by its mode. The order is: link, publish, and after that, for an old item, unlink and retire (R4). The item is
 // linked first so that whoever replaces or deletes it, even before we return, finds it in a list to take it out of.
+//
+// The item's flush epoch is the one of the look, and not below that of what it replaces: were it the one of an earlier Seal, a flush in between would have an add find the key
+// free, because of the flush, and flush what was added, too; and a set that replaces another one, which came after the flush, would take that away. A flush between the look
+// and the publication comes after the store: nobody stored in between, or the publication fails.
 func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 	defer func() { *d = Draft{} }()
-	size, linked := it.Size(), false
+	size, id, linked := it.Size(), it.CAS(), false
 	var waited growthWait
 	refuse := func(st Status) Status {
 		if linked {
@@ -222,8 +226,21 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 		}
 		return st
 	}
+	fault.Point("hearth.draft.sealed")
 	for f := (found{hash: d.hash}); ; {
 		s.lookAgain(&f, it.Key())
+		epoch := s.c.epoch(s.now)
+		if f.fate != absent && f.item.Epoch() == epoch+1 {
+			epoch++ // of a moment that has come since this section began
+		}
+		if laterEpoch(epoch, it.Epoch()) {
+			if linked && !s.redraft(d, it) {
+				return refuse(NoMemory)
+			}
+			linked = false
+			s.c.store.Seal(d.ref, id, epoch)
+			continue
+		}
 		switch {
 		case f.fate == alive && d.mode == Add:
 			s.c.order.Touched(f.ref, s.now)
@@ -240,7 +257,6 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 			return refuse(Exists)
 		}
 		if !linked {
-			fault.Point("hearth.draft.sealed")
 			m := mmapslab.Meta(s.c.store.Meta(d.ref).Load())
 			s.c.order.Link(d.ref, s.c.order.Entry(m, s.now), size)
 			linked = true
@@ -275,6 +291,26 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 		s.counts.inc(nStored)
 		return OK
 	}
+}
+
+// laterEpoch tells whether flush epoch a is later than b. They may wrap.
+func laterEpoch(a, b uint32) bool { return int32(a-b) > 0 }
+
+// redraft puts an unsealed copy in the place of a draft that is linked already, and that others may be reading, therefore: it is retired. False, with nothing changed, when
+// there is no memory. The section may be a new one.
+func (s *Session) redraft(d *Draft, it *mmapslab.Item) bool {
+	var again Draft
+	exptime := mmapslab.Meta(s.c.store.Meta(d.ref).Load()).Exptime()
+	fields := mmapslab.Fields{Flags: it.Flags(), ClientFlags: it.ClientFlags()}
+	if s.draft(&again, it.Key(), d.hash, &fields, mmapslab.MakeMeta(exptime, s.now), it.ValueLen()) != OK || !s.copyValue(&again, it) {
+		s.Discard(&again)
+		return false
+	}
+	s.c.order.Unlink(d.ref, it.Size())
+	s.retire(d.ref)
+	again.mode = d.mode
+	*d, *it = again, s.c.store.Unsealed(again.ref)
+	return true
 }
 
 // claim sets Copying on a found item before its exptime is carried over to a copy; see touch. It is not taken back when the operation finds no memory after it

@@ -3,6 +3,8 @@
 package hearth_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"hearth"
@@ -70,5 +72,55 @@ func TestAFlushReachesCopiesUnderWay(t *testing.T) {
 			t.Errorf("%s copied nothing", name)
 		}
 		in(s, func() { wantMiss(t, s, name) })
+	}
+}
+
+// What is stored while a flush comes by has the flush epoch by which its key was judged: an add that succeeds since the flush has freed the key stays, and what others store
+// after the flush is not replaced by something flushed.
+func TestAFlushBesideAStoreLosesNothing(t *testing.T) {
+	large := strings.Repeat("large", 60_000) // in chunks
+	for _, at := range []string{"hearth.draft.sealed", "hearth.draft.linked"} {
+		for _, value := range []string{"mine", large} {
+			for mode, name := range map[hearth.Mode]string{hearth.Set: "set", hearth.Add: "add", hearth.Replace: "replace"} {
+				t.Run(fmt.Sprintf("%s/%s/%d", at, name, len(value)), func(t *testing.T) {
+					o := heap(16)
+					o.ChunkMax = 64 << 10
+					c := open(t, o)
+					s, other := session(t, c), session(t, c)
+					if mode != hearth.Add || at == "hearth.draft.sealed" {
+						in(other, func() { put(t, other, hearth.Set, "key", []byte("old")) })
+					}
+					passed := false
+					fault.Set(func(point string) {
+						if point != at || passed {
+							return
+						}
+						passed = true
+						in(other, func() {
+							if mode == hearth.Add {
+								put(t, other, hearth.Set, "key", []byte("other")) // where the key was free, its insertion is taken away from the add
+								other.FlushAll(0)
+								return
+							}
+							other.FlushAll(0)
+							put(t, other, hearth.Set, "key", []byte("other"))
+						})
+					})
+					defer fault.Set(nil)
+					in(s, func() {
+						if st := put(t, s, mode, "key", []byte(value)); st != hearth.OK {
+							t.Errorf("%v, want it stored", st)
+						}
+						if got, _ := get(s, "key"); got != value {
+							t.Errorf("%.20q of %d bytes, want the %d that were stored", got, len(got), len(value))
+						}
+					})
+					if !passed {
+						t.Errorf("%s was not passed", at)
+					}
+					check(t, c)
+				})
+			}
+		}
 	}
 }

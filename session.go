@@ -222,7 +222,7 @@ func (c *Cache) fate(it *mmapslab.Item, m mmapslab.Meta, now uint32) fate {
 	if t := m.Exptime(); t != 0 && t <= now {
 		return expired
 	}
-	if int32(it.Epoch()-c.epoch(now)) < 0 {
+	if laterEpoch(c.epoch(now), it.Epoch()) {
 		return flushed
 	}
 	return alive
