@@ -231,7 +231,7 @@ func (s *Session) scrub(pace func(bytes int) bool) (whole bool) {
 			more = true
 		} else {
 			end := w.bucket + scrubBuckets
-			_, still := c.index.SweepTable(w.bucket, end, func(ref mmapslab.Ref, bucket, tag, buckets uint32) (keep bool) {
+			_, still := c.index.Sweep(w.bucket, end, func(ref mmapslab.Ref, bucket, tag, buckets uint32) (keep bool) {
 				f := found{ref: ref}
 				var ok bool
 				if f.item, ok = c.store.Item(ref); !ok || !c.leads(s.hasher, &f.item, bucket, tag, buckets) {

@@ -39,7 +39,7 @@ func (w *Walk) Next(s *Session, visit func(it *Item)) (more bool) {
 		return true
 	}
 	end := w.bucket + walkBuckets
-	_, still := ix.Sweep(w.bucket, end, func(ref mmapslab.Ref, _, tag uint32) bool {
+	_, still := ix.Sweep(w.bucket, end, func(ref mmapslab.Ref, _, tag, _ uint32) bool {
 		f := found{ref: ref}
 		var ok bool
 		if f.item, ok = s.c.store.Item(ref); !ok || !w.add(s.c.store, ref) && w.moves == s.c.mover.moves.Load() {

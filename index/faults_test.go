@@ -188,7 +188,7 @@ func (r *rival) crash(rnd *rand.Rand) error {
 	}
 	x.FinishGrowth()
 	n := int64(0)
-	x.Sweep(0, x.SweepBuckets(), func(mmapslab.Ref, uint32, uint32) bool { n++; return true })
+	x.Sweep(0, x.SweepBuckets(), func(_ mmapslab.Ref, _, _, _ uint32) bool { n++; return true })
 	x.SetLen(n)
 	if err := same("swept"); err != nil {
 		return err

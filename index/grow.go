@@ -436,14 +436,9 @@ func (x *Index) HoldGrowth(hold bool) {
 // Sweep goes over buckets [from,to) of the table after a start or to check. It clears TENTATIVE words (a false kill
 // costs a writer a retry) and words that a table at rest cannot have, and yields LIVE words; those that visit does not keep are deleted,
 // unless they changed meanwhile. It is safe beside writers. No growth may run: HoldGrowth, FinishGrowth, then Sweep. Where one began all the
-// same, in a writer that was past the check, ok is false and the caller starts over. visit may get a word that is replaced while it looks.
-func (x *Index) Sweep(from, to uint32, visit func(ref mmapslab.Ref, bucket uint32, tag uint32) (keep bool)) (cleared int, ok bool) {
-	return x.SweepTable(from, to, func(ref mmapslab.Ref, bucket, tag, _ uint32) bool { return visit(ref, bucket, tag) })
-}
-
-// SweepTable is Sweep that tells how many buckets the table has that it goes over: for who judges whether a bucket is the right one, and does not know whether a growth
-// begins.
-func (x *Index) SweepTable(from, to uint32, visit func(ref mmapslab.Ref, bucket, tag, buckets uint32) (keep bool)) (cleared int, ok bool) {
+// same, in a writer that was past the check, ok is false and the caller starts over. visit may get a word that is replaced while it looks; it is told how many buckets the table
+// has, for who judges whether a bucket is the right one.
+func (x *Index) Sweep(from, to uint32, visit func(ref mmapslab.Ref, bucket, tag, buckets uint32) (keep bool)) (cleared int, ok bool) {
 	v := x.view.Load()
 	for b := int64(from); b < min(int64(to), v.cur.total()); b++ {
 		for i := range bucketWords {

@@ -208,7 +208,7 @@ func (e *env) check(t testing.TB) {
 func checkAtRest(x *index.Index, items *items) error {
 	var err error
 	seen, n := map[string]bool{}, int64(0)
-	cleared, ok := x.Sweep(0, x.SweepBuckets(), func(ref mmapslab.Ref, bucket, tag uint32) bool {
+	cleared, ok := x.Sweep(0, x.SweepBuckets(), func(ref mmapslab.Ref, bucket, tag, _ uint32) bool {
 		h := items.hash[ref-1]
 		window := index.Buckets(uint32(h>>32), x.Stats().Buckets)
 		switch key := string(items.key[ref-1]); {

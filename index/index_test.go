@@ -337,7 +337,7 @@ func TestGarbageWordsNeitherHangNorSurviveTheSweep(t *testing.T) {
 			e.Replace(hash(i), ref+1000, ref)
 			e.Delete(hash(i), ref)
 		}
-		e.Sweep(0, e.SweepBuckets(), func(ref mmapslab.Ref, _, _ uint32) bool { return false })
+		e.Sweep(0, e.SweepBuckets(), func(ref mmapslab.Ref, _, _, _ uint32) bool { return false })
 		e.SetLen(0)
 		for i := range 500 {
 			ref, _ := e.set(hash(i), key(i))
@@ -357,7 +357,7 @@ func TestSweepClearsTentativeAndDeletesWhatIsNotKept(t *testing.T) {
 	h := hash(1000)
 	empty := slices.Index(e.Tables()[0], 0)
 	e.arena.Word(e.region.Half[0] + int64(empty)*8).Store(index.Pack(12345, h&(1<<20-1), index.StateTentative))
-	cleared, ok := e.Sweep(0, e.SweepBuckets(), func(ref mmapslab.Ref, _, _ uint32) bool { return ref%2 == 0 })
+	cleared, ok := e.Sweep(0, e.SweepBuckets(), func(ref mmapslab.Ref, _, _, _ uint32) bool { return ref%2 == 0 })
 	if cleared != 1 || !ok {
 		t.Fatalf("cleared %d, ok %v", cleared, ok)
 	}

@@ -20,11 +20,11 @@ const (
 	stateMoved     = 4 // nothing will ever be here again: look in the new table. Terminal until the half is discarded
 
 	stateBits = 3
-	tagBits   = 20
-	refShift  = stateBits + tagBits
+	TagBits   = 20 // of the hash, the low ones
+	refShift  = stateBits + TagBits
 
 	stateMask = 1<<stateBits - 1
-	TagMask   = 1<<tagBits - 1
+	TagMask   = 1<<TagBits - 1
 	refMask   = 1<<mmapslab.RefBits - 1
 
 	// keyMask keeps the tag and the two state bits that LIVE and FROZEN share; see answer.

@@ -645,13 +645,13 @@ func (r *Relinker) Add(ref mmapslab.Ref, id uint32, size int) {
 	l.count++
 	l.bytes += uint64(size)
 	// Most are as they were before a kill: not written to, a page of memory stays clean, which on a disk would be written back, all of them after each kill.
-	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta {
-		m = m&^mmapslab.ListedApart | mmapslab.Linked
-		if ref&mmapslab.Chained != 0 {
-			m |= mmapslab.ListedApart
-		}
-		return m
-	})
+	linked := mmapslab.Linked
+	if ref&mmapslab.Chained != 0 {
+		linked |= mmapslab.ListedApart
+	}
+	if m := mmapslab.Meta(o.store.Meta(ref).Load()); m&(mmapslab.Linked|mmapslab.ListedApart) != linked {
+		o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m&^mmapslab.ListedApart | linked })
+	}
 	o.countSize(size, 1)
 }
 

@@ -25,7 +25,7 @@ type drain struct {
 
 // noteLocked notes that a chunk of the page has come free. It is in no list.
 func (c *class) noteLocked(id uint32) {
-	slot := id & (1<<slotBits - 1)
+	slot := id & (1<<SlotBits - 1)
 	word, bit := &c.drain.slots[slot/64], uint64(1)<<(slot%64)
 	if invariants.Enabled && *word&bit != 0 {
 		panic(fmt.Sprintf("mmapslab: drain page %d: slot %d comes free a second time", c.drain.page, slot))
@@ -41,7 +41,7 @@ func (s *Store) siftLocked(c *class) uint32 {
 		return 0
 	}
 	c.drain.sieve = s.Link(id).Next
-	if id>>slotBits == c.drain.page {
+	if id>>SlotBits == c.drain.page {
 		c.free.Add(^uint64(0))
 		c.noteLocked(id)
 		return 0
@@ -94,7 +94,7 @@ func (s *Store) startDrain(classID int, after uint32) (page uint32) {
 	if c.freshPage == page {
 		for ; c.freshNext < c.perPage; c.freshNext++ {
 			c.free.Add(^uint64(0))
-			c.noteLocked(page<<slotBits | c.freshNext)
+			c.noteLocked(page<<SlotBits | c.freshNext)
 		}
 		c.freshPage = 0
 	}
@@ -216,7 +216,7 @@ func (s *Store) CancelDrain(classID int) {
 	}
 	for i, word := range c.drain.slots {
 		for ; word != 0; word &= word - 1 {
-			s.pushFreeLocked(c, page<<slotBits|uint32(i*64+bits.TrailingZeros64(word)))
+			s.pushFreeLocked(c, page<<SlotBits|uint32(i*64+bits.TrailingZeros64(word)))
 		}
 	}
 	c.free.Add(uint64(c.drain.count))

@@ -10,7 +10,6 @@ const (
 	CheckpointSize = checkpointLen + 4 + linkSumLen
 	PageTable      = pageTable
 	LinkStride     = linkStride
-	SlotBits       = slotBits
 	FirstFormer    = maxClasses + 1
 	Portable       = portable
 )

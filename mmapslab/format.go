@@ -114,14 +114,15 @@ type Layout struct {
 	End      uint64
 }
 
-// linkStride is the room for one page's links: slotBits bits of 8 bytes.
 const (
-	slotBits   = 14
-	linkStride = 8 << slotBits
-	// MinChunkSize is the smallest chunk, so that a page has at most 2^slotBits.
-	MinChunkSize = PageSize >> slotBits
-	// MaxPages bounds the file at 256 GiB of pages: a chunk id has 32 bits, slotBits of them for the slot.
-	MaxPages = 1<<(32-slotBits) - 1
+	// SlotBits is how many bits of a chunk id, the lower ones, are the chunk's number in its page.
+	SlotBits = 14
+	// linkStride is the room for one page's links: SlotBits bits of 8 bytes.
+	linkStride = 8 << SlotBits
+	// MinChunkSize is the smallest chunk, so that a page has at most 2^SlotBits.
+	MinChunkSize = PageSize >> SlotBits
+	// MaxPages bounds the file at 256 GiB of pages: a chunk id has 32 bits, SlotBits of them for the slot.
+	MaxPages = 1<<(32-SlotBits) - 1
 )
 
 const hugeSize = 2 << 20

@@ -122,6 +122,11 @@ func (s *Store) Item(ref Ref) (it Item, ok bool) {
 	if size == 0 {
 		return Item{}, false
 	}
+	return s.ItemIn(ref, size)
+}
+
+// ItemIn is Item for a ref that is known to be that of a chunk, of so many bytes.
+func (s *Store) ItemIn(ref Ref, size int) (it Item, ok bool) {
 	chunk := s.arena.Bytes(ref.Offset(), size)
 	it, end := view(ref, chunk)
 	chained := binary.NativeEndian.Uint16(chunk[2:])&flagChained != 0

@@ -407,7 +407,7 @@ func (s *Store) ChunkSize(ref Ref) int {
 func (s *Store) ID(ref Ref) uint32 {
 	page := s.PageOf(ref)
 	slot, _ := s.classes[s.classOf[page].Load()&(ClassIDs-1)].slot(uint32(uint64(ref.Offset())-s.layout.Pages) % PageSize)
-	return page<<slotBits | slot
+	return page<<SlotBits | slot
 }
 
 // RefOf returns the Ref of a chunk id, without the Chained bit; 0 when there is no such chunk.
@@ -435,10 +435,10 @@ func (s *Store) Locate(ref Ref) (page, slot uint32, ok bool) {
 }
 
 // ChunkID is the id of the chunk at a place.
-func ChunkID(page, slot uint32) uint32 { return page<<slotBits | slot }
+func ChunkID(page, slot uint32) uint32 { return page<<SlotBits | slot }
 
 // ChunkAt is the inverse of ChunkID.
-func ChunkAt(id uint32) (page, slot uint32) { return id >> slotBits, id & (1<<slotBits - 1) }
+func ChunkAt(id uint32) (page, slot uint32) { return id >> SlotBits, id & (1<<SlotBits - 1) }
 
 // RefAtPlace is the inverse of Place.
 func (s *Store) RefAtPlace(page, slot uint32) Ref { return s.RefOf(ChunkID(page, slot)) }
@@ -462,7 +462,7 @@ func (s *Store) AppendLines(offsets []int64, ref Ref) []int64 {
 // Link returns the list links of a chunk. Whoever uses them holds the lock of the list that the chunk is in. An id that damage made, of a page that cannot be, gets
 // the links of page 0, which are nobody's.
 func (s *Store) Link(id uint32) *Link {
-	if id>>slotBits > s.layout.Room {
+	if id>>SlotBits > s.layout.Room {
 		id = 0
 	}
 	return s.arena.link(s.LinkOffset(id))
@@ -531,7 +531,7 @@ func (s *Store) takeLocked(c *class) (id uint32) {
 		}
 	}
 	if id == 0 && c.freshPage != 0 {
-		id = c.freshPage<<slotBits | c.freshNext
+		id = c.freshPage<<SlotBits | c.freshNext
 		if c.freshNext++; c.freshNext == c.perPage {
 			c.freshPage = 0
 		}
@@ -625,7 +625,7 @@ func (s *Store) give(c *class, ids []uint32) {
 
 // giveLocked takes a chunk back that is in no list.
 func (s *Store) giveLocked(c *class, id uint32) {
-	if id>>slotBits == c.drain.page {
+	if id>>SlotBits == c.drain.page {
 		c.noteLocked(id)
 		return
 	}
@@ -715,7 +715,7 @@ func (s *Store) assignLocked(page uint32, c *class, classID int) {
 	c.pages++
 	c.free.Add(uint64(c.perPage))
 	for ; c.freshPage != 0 && c.freshNext < c.perPage; c.freshNext++ { // only one page can be fresh
-		s.pushFreeLocked(c, c.freshPage<<slotBits|c.freshNext)
+		s.pushFreeLocked(c, c.freshPage<<SlotBits|c.freshNext)
 	}
 	c.freshPage, c.freshNext = page, 0
 }
@@ -834,17 +834,20 @@ func (s *Store) PageSwept(page uint32) bool { return !s.unswept[page].Load() }
 // Swept tells what SetSwept said of the page that ref lies in.
 func (s *Store) Swept(ref Ref) bool { return s.PageSwept(s.PageOf(ref)) }
 
-// RebuildFree makes the free list of a page from scratch: every slot for which used says false. The class's free list must not hold any of its
+// RebuildFree makes the free list of a page from scratch: every slot that used, a bit for each, says is not taken. The class's free list must not hold any of its
 // chunks yet, and nobody else may be at the page.
-func (s *Store) RebuildFree(page uint32, used func(slot uint32) bool) {
+func (s *Store) RebuildFree(page uint32, used []uint64) {
 	c := &s.classes[s.classOf[page].Load()]
 	var head, tail uint32
 	var n uint64
 	for slot := c.perPage; slot > 0; slot-- {
-		if used(slot - 1) {
+		if word, bit := used[(slot-1)/64], uint64(1)<<((slot-1)%64); word&bit != 0 {
+			if word&(bit<<1-1) == bit<<1-1 {
+				slot -= (slot - 1) % 64 // all chunks up to this one
+			}
 			continue
 		}
-		id := page<<slotBits | (slot - 1)
+		id := page<<SlotBits | (slot - 1)
 		off := s.layout.pagesOffset(page) + int64(slot-1)*int64(c.size)
 		s.forget(off)
 		if meta := s.arena.Word(off + metaOffset); meta.Load() != 0 {
@@ -883,7 +886,7 @@ func (s *Store) WalkFree(classID int, visit func(id uint32) bool) (count, fresh 
 		}
 	}
 	for slot := range uint32(len(c.drain.slots) * 64) {
-		if c.drain.slots[slot/64]>>(slot%64)&1 == 1 && !visit(c.drain.page<<slotBits|slot) {
+		if c.drain.slots[slot/64]>>(slot%64)&1 == 1 && !visit(c.drain.page<<SlotBits|slot) {
 			break
 		}
 	}

@@ -430,7 +430,7 @@ func TestAFreeChunkIsNoItem(t *testing.T) {
 	}
 	// What a kill left in nobody's hands.
 	page, _ := s.Place(left)
-	s.RebuildFree(page, func(uint32) bool { return false })
+	s.RebuildFree(page, make([]uint64, (s.PerPage(page)+63)/64))
 	if _, ok := s.Item(left); ok {
 		t.Error("what a sweep makes free is found as an item")
 	}

@@ -145,25 +145,51 @@ type sweeping struct {
 	Worker
 	hasher *mmapslab.Hasher
 	swept  Swept
-	heads  []mmapslab.Ref // the chained items among those that it marked
-	groups [][]place      // by group of pages, the words that are to be marked
+	// Words of items that were there at the start, and words that were taken out: the index counts one less for each, but had not counted it yet.
+	kept, gone int64
+	heads      []mmapslab.Ref // the chained items among those that it marked
+	groups     [][]putBy      // by group of pages, the words that are to be marked
+	links      [linksAtOnce]int64
 }
-
-// place is where a word is, and which chunk it names.
-type place struct {
-	chunk, bucket uint32
-	tag           uint32 // and whether the item is chained
-}
-
-const tagChained = 1 << 31
 
 // Words name chunks in no order. What marking them one by one would wait for is less their memory than its address: a processor knows those of some 1500 pages of 4 KiB, and
 // looks each other one up in tables that are themselves out in memory. So words are put by, each with those for the same neighbouring slab pages, whose Links are on fewer
-// pages than that, until there are several for each of these. That takes 12 KiB for a slab page until the step is done.
+// pages than that, until there are several for each of these. That takes 8 KiB for a slab page until the step is done.
 const (
-	groupPages = 32
-	groupWords = 32 << 10 // of all workers together
+	groupBits      = 5
+	groupPages     = 1 << groupBits
+	groupChunkBits = groupBits + mmapslab.SlotBits
+	groupWords     = 32 << 10 // of all workers together
+
+	linksAtOnce = 32 // to be fetched
 )
+
+// mark tells the places of words, a bucket and a tag, apart: in a table of up to 2^24 buckets exactly, in a larger one by the lower bits of the bucket's number.
+type mark uint64
+
+const (
+	markBits  = 44
+	groupMask = 1<<groupChunkBits - 1
+)
+
+func markOf(bucket, tag uint32) mark {
+	return mark(uint64(bucket)<<index.TagBits|uint64(tag)) & (1<<markBits - 1)
+}
+
+// link and markIn keep a mark in a chunk's Link.
+func (m mark) link() mmapslab.Link    { return mmapslab.Link{Prev: uint32(m), Next: uint32(m >> 32)} }
+func markIn(link *mmapslab.Link) mark { return mark(link.Next)<<32 | mark(link.Prev) }
+
+// putBy is a word that is to be marked: its mark, whether its item is chained, and the lower bits of its chunk's id, the upper ones being its group's number.
+//
+//	63     20     19    18     0
+//	│ mark │ chained │ chunk │
+type putBy uint64
+
+const putByChained = 1 << groupChunkBits
+
+// The widths fill the word: this does not compile when they do not.
+var _ [0]struct{} = [64 - markBits - 1 - groupChunkBits]struct{}{}
 
 const (
 	bucketsAtOnce = 1024    // they bound step 2's sections to some hundred microseconds
@@ -322,7 +348,7 @@ func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 	// Before the pages: their chunks come free there, Meta cleared, and a kill in between would leave a live item that never expires, should its chain be whole for the
 	// next start, which may have room for the pages that this one drops.
 	if len(s.broken) > 0 {
-		first.ranges(func(ref mmapslab.Ref, _, _ uint32) bool { return !s.broken[ref] })
+		first.ranges(func(ref mmapslab.Ref, _, _, _ uint32) bool { return !s.broken[ref] })
 	}
 	var next atomic.Uint32
 	s.together(workers, func(w *sweeping) {
@@ -342,7 +368,7 @@ func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 		}
 	})
 	if len(s.invalid) > 0 {
-		first.ranges(func(ref mmapslab.Ref, _, _ uint32) bool { return !s.invalid[ref] })
+		first.ranges(func(ref mmapslab.Ref, _, _, _ uint32) bool { return !s.invalid[ref] })
 		first.Section(func() {
 			for ref := range s.invalid {
 				first.swept.Invalid++
@@ -368,19 +394,9 @@ func (s *Sweeper) mark(workers []*sweeping) bool {
 	var next, marked, deleted atomic.Int64
 	var grew atomic.Bool
 	s.together(workers, func(w *sweeping) {
-		w.swept, w.heads, w.groups = Swept{}, nil, make([][]place, len(s.groupLocks))
-		var kept, gone int64
+		w.swept, w.kept, w.gone, w.heads, w.groups = Swept{}, 0, 0, nil, make([][]putBy, len(s.groupLocks))
 		for at := next.Add(bucketsMore) - bucketsMore; at < int64(s.buckets) && !grew.Load(); at = next.Add(bucketsMore) - bucketsMore {
-			ok := w.rangesOf(uint32(at), uint32(min(at+bucketsMore, int64(s.buckets))), func(ref mmapslab.Ref, bucket, tag uint32) bool {
-				switch w.visit(ref, bucket, tag) {
-				case markKeep:
-					kept++
-				case markDelete:
-					gone++ // the index counts it as one less, but it was not counted yet
-					return false
-				}
-				return true
-			})
+			ok := w.rangesOf(uint32(at), uint32(min(at+bucketsMore, int64(s.buckets))), w.visit)
 			if !ok {
 				grew.Store(true)
 			}
@@ -390,8 +406,8 @@ func (s *Sweeper) mark(workers []*sweeping) bool {
 			w.markGroup(uint32(group))
 		}
 		w.groups = nil
-		marked.Add(kept)
-		deleted.Add(gone)
+		marked.Add(w.kept)
+		deleted.Add(w.gone)
 	})
 	if grew.Load() {
 		s.p.Index.AddLen(deleted.Load())
@@ -418,12 +434,12 @@ func (s *Sweeper) mark(workers []*sweeping) bool {
 }
 
 // ranges goes over the index in sections.
-func (w *sweeping) ranges(visit func(ref mmapslab.Ref, bucket, tag uint32) bool) {
+func (w *sweeping) ranges(visit func(ref mmapslab.Ref, bucket, tag, _ uint32) bool) {
 	w.rangesOf(0, w.buckets, visit)
 }
 
 // rangesOf goes over a part of the index in sections; false when the index grew meanwhile.
-func (w *sweeping) rangesOf(from, end uint32, visit func(ref mmapslab.Ref, bucket, tag uint32) bool) bool {
+func (w *sweeping) rangesOf(from, end uint32, visit func(ref mmapslab.Ref, bucket, tag, _ uint32) bool) bool {
 	ok := true
 	for ; from < end && ok; from += bucketsAtOnce {
 		w.Section(func() {
@@ -436,47 +452,53 @@ func (w *sweeping) rangesOf(from, end uint32, visit func(ref mmapslab.Ref, bucke
 }
 
 // fits tells whether a word for the item may be at this place: whether its key leads there.
-func (w *sweeping) fits(it *mmapslab.Item, bucket, tag uint32) bool {
+func (w *sweeping) fits(it *mmapslab.Item, at mark) bool {
 	h := w.hasher.Sum(it.Key())
-	window := index.Buckets(uint32(h>>32), w.buckets)
-	return uint32(h)&index.TagMask == tag && uint32(h>>32) == it.Hash() && (window[0] == bucket || slices.Contains(window[1:], bucket))
+	if uint32(h>>32) != it.Hash() {
+		return false
+	}
+	for _, bucket := range index.Buckets(uint32(h>>32), w.buckets) {
+		if markOf(bucket, uint32(h)&index.TagMask) == at {
+			return true
+		}
+	}
+	return false
 }
 
-// What visit makes of a word.
-const (
-	markNew    = iota // an item that was stored since the start
-	markKeep          // one that was there
-	markDelete        // none, or one that must go
-)
-
-func (w *sweeping) visit(ref mmapslab.Ref, bucket, tag uint32) int {
+// visit is step 2 for a word.
+func (w *sweeping) visit(ref mmapslab.Ref, bucket, tag, _ uint32) (keep bool) {
 	store := w.p.Store
 	page, slot, ok := store.Locate(ref)
 	switch {
 	case len(w.drop) > 0 && w.drop[page]:
 		w.swept.Dropped++
-		return markDelete
+		w.gone++
+		return false
 	case !ok:
 		w.swept.Invalid++
-		return markDelete
+		w.gone++
+		return false
 	case store.PageSwept(page):
-		if it, ok := store.Item(ref); !ok || !w.fits(&it, bucket, tag) {
+		if it, ok := store.Item(ref); !ok || !w.fits(&it, markOf(bucket, tag)) {
 			w.swept.Invalid++
-			return markDelete
+			w.gone++
+			return false
 		}
-		return markNew
+		return true // an item that was stored since the start
 	}
+	w.kept++
+	word := putBy(markOf(bucket, tag))<<(64-markBits) | putBy(mmapslab.ChunkID(page, slot)&groupMask)
 	if ref&mmapslab.Chained != 0 {
-		tag |= tagChained
+		word |= putByChained
 	}
 	group := &w.groups[page/groupPages]
 	if *group == nil {
-		*group = make([]place, 0, w.groupWords)
+		*group = make([]putBy, 0, w.groupWords)
 	}
-	if *group = append(*group, place{mmapslab.ChunkID(page, slot), bucket, tag}); len(*group) == cap(*group) {
+	if *group = append(*group, word); len(*group) == cap(*group) {
 		w.markGroup(page / groupPages)
 	}
-	return markKeep
+	return true
 }
 
 // markGroup marks the chunks of words that were put by.
@@ -484,28 +506,40 @@ func (w *sweeping) markGroup(group uint32) {
 	w.groupLocks[group].Lock()
 	defer w.groupLocks[group].Unlock()
 	store := w.p.Store
-	for _, at := range w.groups[group] {
-		page, slot := mmapslab.ChunkAt(at.chunk)
-		words := w.marks[page]
-		if words == nil {
-			store.WantLinks(page)
-			words = make([]uint64, (store.PerPage(page)+63)/64)
-			w.marks[page] = words
+	id := func(word putBy) uint32 { return group<<groupChunkBits | uint32(word)&groupMask }
+	for words := range slices.Chunk(w.groups[group], linksAtOnce) {
+		for i, word := range words {
+			w.links[i] = store.LinkOffset(id(word))
 		}
-		word, bit := &words[slot/64], uint64(1)<<(slot%64)
-		if *word&bit != 0 {
-			w.mu.Lock()
-			w.strays[store.RefOf(at.chunk)] = false
-			w.mu.Unlock()
-			continue
-		}
-		*word |= bit
-		*store.Link(at.chunk) = mmapslab.Link{Prev: at.tag &^ tagChained, Next: at.bucket}
-		if at.tag&tagChained != 0 {
-			w.heads = append(w.heads, store.RefOf(at.chunk)|mmapslab.Chained)
+		store.Arena().Prefetch(w.links[:len(words)])
+		for _, word := range words {
+			w.markChunk(id(word), mark(word>>(64-markBits)), word&putByChained != 0)
 		}
 	}
 	w.groups[group] = w.groups[group][:0]
+}
+
+func (w *sweeping) markChunk(id uint32, at mark, chained bool) {
+	store := w.p.Store
+	page, slot := mmapslab.ChunkAt(id)
+	marks := w.marks[page]
+	if marks == nil {
+		store.WantLinks(page)
+		marks = make([]uint64, (store.PerPage(page)+63)/64)
+		w.marks[page] = marks
+	}
+	word, bit := &marks[slot/64], uint64(1)<<(slot%64)
+	if *word&bit != 0 {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.strays[store.RefOf(id)] = false
+		return
+	}
+	*word |= bit
+	*store.Link(id) = at.link()
+	if chained {
+		w.heads = append(w.heads, store.RefOf(id)|mmapslab.Chained)
+	}
 }
 
 // chain marks the data chunks of a chained item.
@@ -552,18 +586,18 @@ func (w *sweeping) chain(ref mmapslab.Ref) {
 }
 
 // settle is step 3 for a word.
-func (w *sweeping) settle(ref mmapslab.Ref, bucket, tag uint32) (keep bool) {
+func (w *sweeping) settle(ref mmapslab.Ref, bucket, tag, _ uint32) (keep bool) {
 	chunk := ref &^ mmapslab.Chained
 	kept, stray := w.strays[chunk]
 	if !stray {
 		return true
 	}
-	if it, ok := w.p.Store.Item(ref); !ok || kept || !w.fits(&it, bucket, tag) {
+	if it, ok := w.p.Store.Item(ref); !ok || kept || !w.fits(&it, markOf(bucket, tag)) {
 		w.swept.Duplicate++
 		return false
 	}
 	w.strays[chunk] = true
-	*w.p.Store.Link(w.p.Store.ID(ref)) = mmapslab.Link{Prev: tag, Next: bucket}
+	*w.p.Store.Link(w.p.Store.ID(ref)) = markOf(bucket, tag).link()
 	return true
 }
 
@@ -596,6 +630,8 @@ func (w *sweeping) pageLocked(page uint32) (dead []mmapslab.Ref) {
 	store := w.p.Store
 	relinker := w.p.Order.Relinker(store.PageClass(page))
 	used := make([]uint64, (store.PerPage(page)+63)/64)
+	first := store.RefAtPlace(page, 0)
+	size := store.ChunkSize(first)
 	for i := range uint32(len(used)) {
 		live, gone, data := w.live.word(page, i), w.dead.word(page, i), w.data.word(page, i)|w.deadData.word(page, i)
 		used[i] = live | gone | data
@@ -603,7 +639,7 @@ func (w *sweeping) pageLocked(page uint32) (dead []mmapslab.Ref) {
 		for left := live | gone; left != 0; left &= left - 1 {
 			slot := i*64 + uint32(bits.TrailingZeros64(left))
 			bit := left & -left
-			ref := store.RefAtPlace(page, slot)
+			ref := first + mmapslab.Ref(int(slot)*size/8)
 			if heads&bit != 0 {
 				ref |= mmapslab.Chained
 			}
@@ -615,10 +651,9 @@ func (w *sweeping) pageLocked(page uint32) (dead []mmapslab.Ref) {
 				}
 			case data&bit != 0:
 			default:
-				it, ok := store.Item(ref)
+				it, ok := store.ItemIn(ref, size)
 				id := mmapslab.ChunkID(page, slot)
-				word := *store.Link(id)
-				if ok && w.fits(&it, word.Next, word.Prev) && !(w.torn && w.another(ref, &it)) {
+				if ok && w.fits(&it, markIn(store.Link(id))) && !(w.torn && w.another(ref, &it)) {
 					relinker.Add(ref, id, it.Size())
 					w.swept.Items++
 					linked = true
@@ -639,7 +674,7 @@ func (w *sweeping) pageLocked(page uint32) (dead []mmapslab.Ref) {
 		return nil
 	}
 	relinker.Done()
-	store.RebuildFree(page, func(slot uint32) bool { return used[slot/64]>>(slot%64)&1 == 1 })
+	store.RebuildFree(page, used)
 	fault.Point("restore.sweep.linked")
 	store.SetSwept(page, true)
 	return dead
