@@ -72,3 +72,36 @@ func TestExpectChangesNoOutcome(t *testing.T) {
 		})
 	}
 }
+
+// TestPauseFreesWhatWasReplaced: within a long section nothing would be freed.
+func TestPauseFreesWhatWasReplaced(t *testing.T) {
+	c, err := hearth.Open(heap(8))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	c.Pause(true) // the keeper has sections, too
+	defer c.Pause(false)
+	s := session(t, c)
+	in(s, func() {
+		var most int64
+		for i := range 1000 {
+			if _, st := store(s, hearth.Set, "key", fmt.Sprint("value", i), 0, 0); st != hearth.OK {
+				t.Fatal(st)
+			}
+			s.Pause()
+			most = max(most, c.Waiting())
+		}
+		if most > 32 {
+			t.Errorf("%d items waited to be freed", most)
+		}
+		var it hearth.Item
+		if s.Get([]byte("key"), &it) != hearth.OK || string(it.AppendValue(nil)) != "value999" {
+			t.Errorf("%q", it.AppendValue(nil))
+		}
+	})
+}

@@ -167,6 +167,18 @@ func (s *Session) End() {
 	s.Expect(nil)
 }
 
+// pauseFrom is how many items a session has retired when Pause pauses.
+const pauseFrom = 16
+
+// Pause is End and Begin once some items have been replaced or removed: their memory is used again while it is in the processor's cache, and nearly always by way of the
+// session's own magazine.
+func (s *Session) Pause() {
+	if len(s.left)+len(s.limbo) >= pauseFrom {
+		s.End()
+		s.Begin()
+	}
+}
+
 // renew leaves the section and enters a new one, so that what this session retired can be freed. Whoever calls it must look everything up anew.
 func (s *Session) renew() {
 	s.flushLimbo()

@@ -237,6 +237,7 @@ func (w *worker) serveOpened() {
 	for i := range w.opened {
 		w.buf = i
 		w.serveTurn(w.opened[i].c, w.opened[i].in)
+		w.s.Pause()
 		w.opened[i] = opened{}
 	}
 	w.opened, w.buf = w.opened[:0], 0
