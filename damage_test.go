@@ -113,6 +113,27 @@ func (s snapshot) page(off int64) []byte {
 	return make([]byte, 4096)
 }
 
+// without is the snapshot with a hole of n bytes at off.
+func (s snapshot) without(off, n int64) snapshot {
+	var left []extent
+	for _, e := range s.extents {
+		end := e.off + int64(len(e.data))
+		if before := min(end, off); e.off < before {
+			left = append(left, extent{e.off, e.data[:before-e.off]})
+		}
+		if after := max(e.off, off+n); after < end {
+			left = append(left, extent{after, e.data[after-e.off:]})
+		}
+	}
+	s.extents = left
+	return s
+}
+
+// hasMemory tells whether there is no hole in the n bytes at off.
+func (s snapshot) hasMemory(off, n int64) bool {
+	return slices.ContainsFunc(s.extents, func(e extent) bool { return e.off <= off && off+n <= e.off+int64(len(e.data)) })
+}
+
 // write makes the file hold the snapshot; it stays the same file.
 func (s snapshot) write(t testing.TB, path string) {
 	t.Helper()
