@@ -9,15 +9,7 @@ import (
 
 // TestExpectChangesNoOutcome asks for what was expected, for something else, in another order, twice, and after the keys were forgotten.
 func TestExpectChangesNoOutcome(t *testing.T) {
-	c, err := hearth.Open(heap(8))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	c := open(t, heap(8))
 	s := session(t, c)
 	const n = 1000
 	in(s, func() {
@@ -75,15 +67,7 @@ func TestExpectChangesNoOutcome(t *testing.T) {
 
 // TestPauseFreesWhatWasReplaced: within a long section nothing would be freed.
 func TestPauseFreesWhatWasReplaced(t *testing.T) {
-	c, err := hearth.Open(heap(8))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	c := open(t, heap(8))
 	c.Pause(true) // the keeper has sections, too
 	defer c.Pause(false)
 	s := session(t, c)
@@ -99,9 +83,8 @@ func TestPauseFreesWhatWasReplaced(t *testing.T) {
 		if most > 32 {
 			t.Errorf("%d items waited to be freed", most)
 		}
-		var it hearth.Item
-		if s.Get([]byte("key"), &it) != hearth.OK || string(it.AppendValue(nil)) != "value999" {
-			t.Errorf("%q", it.AppendValue(nil))
+		if value, ok := get(s, "key"); !ok || value != "value999" {
+			t.Errorf("%q", value)
 		}
 	})
 }

@@ -32,8 +32,8 @@ import (
 // Stores that are not atomic are found by comparing what was handed out with a copy, at the next atomic store or point: words of 8 bytes, in rising, falling or
 // random order, since between two atomic stores the program promises none.
 
-// Rules of the design broken on purpose, one at a time, and what found it first, of: the tests of the package that is broken, where it is index, or the rule is R9 or R10; every store (here, 3000
-// images); points (kill_faults_test.go, 100 lives); histories (linear_test.go, and TestOperationsAreLinearizableWhilePagesMove); the other packages' tests; all others of this one.
+// Rules of the design broken on purpose, one at a time, and what found it first, of: the tests of the package that is broken, where it is index, or the rule is R9 or
+// R10; every store (here, 3000 images); points (kill_faults_test.go, 100 lives); histories (linear_test.go, and TestOperationsAreLinearizableWhilePagesMove); the other packages' tests; all others of this one.
 //
 //	R1   a replace is a delete and an insert                                every store
 //	R1   the sweep takes for live what no word names, but is whole          every store

@@ -293,9 +293,6 @@ func (s *Session) store(d *Draft, it *mmapslab.Item, cas uint64) Status {
 	}
 }
 
-// laterEpoch tells whether flush epoch a is later than b. They may wrap.
-func laterEpoch(a, b uint32) bool { return int32(a-b) > 0 }
-
 // redraft puts an unsealed copy in the place of a draft that is linked already, and that others may be reading, therefore: it is retired. False, with nothing changed, when
 // there is no memory. The section may be a new one.
 func (s *Session) redraft(d *Draft, it *mmapslab.Item) bool {

@@ -240,6 +240,9 @@ func (c *Cache) fate(it *mmapslab.Item, m mmapslab.Meta, now uint32) fate {
 	return alive
 }
 
+// laterEpoch tells whether flush epoch a is later than b. They may wrap.
+func laterEpoch(a, b uint32) bool { return int32(a-b) > 0 }
+
 // epoch returns the flush epoch: items of an earlier one are flushed (R7). A flush with a delay counts from its moment on.
 func (c *Cache) epoch(now uint32) uint32 {
 	w := c.store.FlushWord().Load()

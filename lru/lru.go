@@ -649,9 +649,7 @@ func (r *Relinker) Add(ref mmapslab.Ref, id uint32, size int) {
 	if ref&mmapslab.Chained != 0 {
 		linked |= mmapslab.ListedApart
 	}
-	if m := mmapslab.Meta(o.store.Meta(ref).Load()); m&(mmapslab.Linked|mmapslab.ListedApart) != linked {
-		o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m&^mmapslab.ListedApart | linked })
-	}
+	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m&^mmapslab.ListedApart | linked })
 	o.countSize(size, 1)
 }
 

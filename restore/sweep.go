@@ -159,6 +159,7 @@ const (
 	groupBits      = 5
 	groupPages     = 1 << groupBits
 	groupChunkBits = groupBits + mmapslab.SlotBits
+	groupMask      = 1<<groupChunkBits - 1
 	groupWords     = 32 << 10 // of all workers together
 
 	linksAtOnce = 32 // to be fetched
@@ -167,10 +168,7 @@ const (
 // mark tells the places of words, a bucket and a tag, apart: in a table of up to 2^24 buckets exactly, in a larger one by the lower bits of the bucket's number.
 type mark uint64
 
-const (
-	markBits  = 44
-	groupMask = 1<<groupChunkBits - 1
-)
+const markBits = 44
 
 func markOf(bucket, tag uint32) mark {
 	return mark(uint64(bucket)<<index.TagBits|uint64(tag)) & (1<<markBits - 1)
@@ -639,7 +637,7 @@ func (w *sweeping) pageLocked(page uint32) (dead []mmapslab.Ref) {
 		for left := live | gone; left != 0; left &= left - 1 {
 			slot := i*64 + uint32(bits.TrailingZeros64(left))
 			bit := left & -left
-			ref := first + mmapslab.Ref(int(slot)*size/8)
+			ref := mmapslab.RefAt(first.Offset() + int64(slot)*int64(size))
 			if heads&bit != 0 {
 				ref |= mmapslab.Chained
 			}

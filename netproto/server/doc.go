@@ -6,7 +6,8 @@
 // One acceptor waits on the listeners and hands new connections to the workers round robin. Each of the -t workers owns an epoll instance,
 // a session of the cache and its connections, on an OS thread of its own; nothing of a connection is touched by any other thread, apart
 // from what `stats conns` shows and the buffer of a watcher. A worker's iteration is: wait, open a section of the session, give each connection that has something to
-// do one turn, close the section; which, after some stores, is closed and opened anew between two turns, too. So a reply may point into the cache's memory until the end of the turn.
+// do one turn, close the section; which, after some stores, is closed and opened anew between two turns, too. So a reply may point into the cache's
+// memory until the end of the turn.
 //
 // # One turn
 //
