@@ -38,6 +38,7 @@ type CheckOptions struct {
 	Live     bool                  // others change everything meanwhile; what they changed is no finding, and lists and free chunks are not looked at
 	Workers  int                   // default 1
 	Progress func(done, of int)
+	Pace     func(context.Context) // as WalkOptions.Pace
 }
 
 // Checked is what a check found.
@@ -116,7 +117,7 @@ func (c *checker) suspect(ref mmapslab.Ref) {
 }
 
 func (c *checker) run(ctx context.Context) (err error) {
-	c.s, err = c.p.scan(ctx, c.o.Workers, func(w index.Word) {
+	c.s, err = c.p.scan(ctx, c.o.Workers, c.o.Pace, func(w index.Word) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.words = append(c.words, w)
@@ -170,7 +171,7 @@ func (c *checker) pages(ctx context.Context) error {
 		hashers[i] = c.p.Store.Hasher()
 	}
 	var done atomic.Int64
-	return inParallel(ctx, c.o.Workers, len(pages), func(worker, i int) {
+	return inParallel(ctx, c.o.Workers, c.o.Pace, len(pages), func(worker, i int) {
 		page := pages[i]
 		c.p.Store.Want(page)
 		if !c.o.Unlisted && !c.o.Live && c.s.live[page] != nil {
@@ -323,7 +324,7 @@ func (c *checker) explainOnce(ctx context.Context) error {
 	c.suspects = map[mmapslab.Ref]bool{}
 	c.words = c.words[:0]
 	growing, buckets := c.p.Index.Growing(), c.p.Index.ScanBuckets()
-	err := inParallel(ctx, 1, int((buckets+bucketsAStep-1)/bucketsAStep), func(_, i int) {
+	err := inParallel(ctx, 1, c.o.Pace, int((buckets+bucketsAStep-1)/bucketsAStep), func(_, i int) {
 		from := uint32(i) * bucketsAStep
 		c.p.Index.Scan(from, min(from+bucketsAStep, buckets), func(w *index.Word) {
 			if suspects[w.Ref] && w.State != index.Tentative && !(growing && !w.Next && w.State == index.Moved) {

@@ -130,8 +130,8 @@ func Guard(f func()) (err error) {
 	return nil
 }
 
-// inParallel has workers share the steps 0 to n-1 out. It stops early when ctx is over.
-func inParallel(ctx context.Context, workers, n int, step func(worker, i int)) error {
+// inParallel has workers share the steps 0 to n-1 out; each calls pace, unless it is nil, before a step. It stops early when ctx is over.
+func inParallel(ctx context.Context, workers int, pace func(context.Context), n int, step func(worker, i int)) error {
 	var next atomic.Int64
 	var all sync.WaitGroup
 	errs := make([]error, max(workers, 1))
@@ -142,6 +142,11 @@ func inParallel(ctx context.Context, workers, n int, step func(worker, i int)) e
 					i := int(next.Add(1) - 1)
 					if i >= n {
 						return
+					}
+					if pace != nil {
+						if pace(ctx); ctx.Err() != nil {
+							return
+						}
 					}
 					step(worker, i)
 				}
@@ -191,11 +196,11 @@ const bucketsAStep = 8192
 
 // scan marks what the index names, and calls odd for each word that is not in order: it is in no state that it should be in, or names no chunk, or one that another
 // word names.
-func (p Parts) scan(ctx context.Context, workers int, odd func(w index.Word)) (*survey, error) {
+func (p Parts) scan(ctx context.Context, workers int, pace func(context.Context), odd func(w index.Word)) (*survey, error) {
 	s := &survey{live: newMarks(p.Store), heads: newMarks(p.Store)}
 	growing := p.Index.Growing()
 	buckets := p.Index.ScanBuckets()
-	err := inParallel(ctx, workers, int((buckets+bucketsAStep-1)/bucketsAStep), func(_, i int) {
+	err := inParallel(ctx, workers, pace, int((buckets+bucketsAStep-1)/bucketsAStep), func(_, i int) {
 		from := uint32(i) * bucketsAStep
 		p.Index.Scan(from, min(from+bucketsAStep, buckets), func(w *index.Word) {
 			switch answers := w.State == index.Live || w.State == index.Frozen; {
@@ -255,7 +260,8 @@ func (p Parts) pages() (all []uint32) {
 type WalkOptions struct {
 	Workers  int // that visit at a time; default 1: in the order of the file
 	Progress func(done, of int)
-	Verify   bool // leave out items whose checksum does not match; always done on a live file
+	Pace     func(context.Context) // called by the workers before each step of some milliseconds: it may have them rest; nil: none
+	Verify   bool                  // leave out items whose checksum does not match; always done on a live file
 }
 
 // Check is Parts.Check of all that there is, and looks at what else the file has: superblocks, page table, checkpoint, live words. Live and Unlisted of the options
@@ -351,7 +357,7 @@ func (in *Inspected) Walk(ctx context.Context, o WalkOptions, visit func(worker 
 	}
 	workers := max(o.Workers, 1)
 	var invalid atomic.Int64
-	s, err := in.scan(ctx, workers, func(index.Word) { invalid.Add(1) })
+	s, err := in.scan(ctx, workers, o.Pace, func(index.Word) { invalid.Add(1) })
 	if err != nil {
 		return walked, err
 	}
@@ -373,7 +379,7 @@ func (in *Inspected) Walk(ctx context.Context, o WalkOptions, visit func(worker 
 	}
 	pages := in.pages()
 	var done atomic.Int64
-	err = inParallel(ctx, workers, len(pages), func(n, i int) {
+	err = inParallel(ctx, workers, o.Pace, len(pages), func(n, i int) {
 		w := &all[n]
 		in.Store.Want(pages[i])
 		s.page(in.Store, pages[i], func(ref mmapslab.Ref) {

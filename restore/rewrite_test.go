@@ -3,6 +3,7 @@ package restore_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -230,5 +231,47 @@ func TestRewriteKeepsTheMostRecentlyUsed(t *testing.T) {
 	}
 	if len(got) != fit {
 		t.Errorf("%d items, want %d: no dead ones", len(got), fit)
+	}
+}
+
+// Before each step of a check, a walk and a rewrite its turn is waited for, and what waits when the context ends does nothing more.
+func TestStepsWaitForTheirTurn(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "slab")
+	w := newWriter(t, path, 4)
+	for i := range 1000 { // three pages and more
+		w.Add(fmt.Appendf(nil, "key%d", i), make([]byte, 3000), mmapslab.Fields{Epoch: 3, CAS: uint64(i + 1)}, newMeta(writtenAt, 0, lru.Cold))
+	}
+	in := finished(t, w, path)
+	for name, run := range map[string]func(ctx context.Context, pace func(context.Context)) error{
+		"check": func(ctx context.Context, pace func(context.Context)) error {
+			_, err := in.Check(ctx, restore.CheckOptions{Pace: pace})
+			return err
+		},
+		"walk": func(ctx context.Context, pace func(context.Context)) error {
+			_, err := in.Walk(ctx, restore.WalkOptions{Pace: pace}, func(int, *mmapslab.Item, mmapslab.Meta) {})
+			return err
+		},
+		"rewrite": func(ctx context.Context, pace func(context.Context)) error {
+			_, err := in.Rewrite(ctx, filepath.Join(t.TempDir(), "new"), mmapslab.Config{Pages: 4, ChunkSizes: sizes}, restore.WalkOptions{Pace: pace})
+			return err
+		},
+	} {
+		waits := 0
+		if err := run(context.Background(), func(context.Context) { waits++ }); err != nil || waits < 5 {
+			t.Errorf("%s of an index and four pages waited %d times: %v", name, waits, err)
+		}
+		for last := 1; last <= waits; last++ {
+			ctx, cancel := context.WithCancel(context.Background())
+			n := 0
+			err := run(ctx, func(context.Context) {
+				if n++; n == last {
+					cancel()
+				}
+			})
+			if !errors.Is(err, context.Canceled) || n != last {
+				t.Errorf("%s that ended while it waited for the %d-th time waited %d times: %v", name, last, n, err)
+			}
+		}
 	}
 }
