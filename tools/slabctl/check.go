@@ -32,9 +32,11 @@ func checkCommand() *cli.Command {
 
 // look runs the check behind a progress bar.
 func look(c *cli.Context, in *restore.Inspected) (restore.Checked, error) {
-	bar := newBar(c, "check")
+	o := restore.CheckOptions{Workers: workers(c), Pace: pace(c, in)}
+	bar := newBar(c, "check", o.Pace != nil)
 	defer bar.end()
-	checked, err := in.Check(c.Context, restore.CheckOptions{Workers: workers(c), Progress: bar.set})
+	o.Progress = bar.set
+	checked, err := in.Check(c.Context, o)
 	if err == nil && in.Server == "" && in.File.Server() != "" {
 		err = fmt.Errorf("slabctl: check: pid %s began to serve from the file meanwhile: check again", in.File.Server())
 	}

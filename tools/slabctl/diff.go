@@ -58,7 +58,7 @@ func diff(c *cli.Context, a, b *restore.Inspected) error {
 		}
 	}
 	each := func(from, in *restore.Inspected, name string, visit func(it *mmapslab.Item, m mmapslab.Meta, other *mmapslab.Item, found bool)) error {
-		return walkInOrder(c, from, name, restore.WalkOptions{}, func(it *mmapslab.Item, m mmapslab.Meta) {
+		return walkInOrder(c, from, name, restore.WalkOptions{Pace: pace(c, a, b)}, func(it *mmapslab.Item, m mmapslab.Meta) {
 			if from.Fate(it, m) != restore.Alive || broken != nil {
 				return
 			}

@@ -96,7 +96,10 @@ func walkInOrder(c *cli.Context, in *restore.Inspected, what string, o restore.W
 }
 
 func walkWith(c *cli.Context, in *restore.Inspected, what string, o restore.WalkOptions, visit func(worker int, it *mmapslab.Item, m mmapslab.Meta)) error {
-	bar := newBar(c, what)
+	if o.Pace == nil {
+		o.Pace = pace(c, in)
+	}
+	bar := newBar(c, what, o.Pace != nil)
 	o.Progress = bar.set
 	walked, err := in.Walk(c.Context, o, visit)
 	bar.end()
@@ -112,10 +115,13 @@ func walkWith(c *cli.Context, in *restore.Inspected, what string, o restore.Walk
 // bar is a progress bar on stderr, where that is a terminal.
 type bar struct{ *progressbar.ProgressBar }
 
-func newBar(c *cli.Context, what string) *bar {
+func newBar(c *cli.Context, what string, paced bool) *bar {
 	f, ok := c.App.ErrWriter.(*os.File)
 	if c.Bool("no-progress") || !ok || !term.IsTerminal(int(f.Fd())) {
 		return &bar{}
+	}
+	if paced {
+		what += ", at work a twentieth of the time (see --full-speed)"
 	}
 	return &bar{progressbar.NewOptions(1, progressbar.OptionSetDescription(what), progressbar.OptionSetWriter(f), progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(), progressbar.OptionFullWidth(), progressbar.OptionSetPredictTime(true), progressbar.OptionEnableColorCodes(false))}

@@ -117,8 +117,10 @@ func rewrite(c *cli.Context, in *restore.Inspected, out string, cfg mmapslab.Con
 			os.Remove(temp)
 		}
 	}()
-	b := newBar(c, c.Command.Name)
-	done, err := in.Rewrite(c.Context, temp, cfg, restore.WalkOptions{Progress: b.set})
+	o := restore.WalkOptions{Pace: pace(c, in)}
+	b := newBar(c, c.Command.Name, o.Pace != nil)
+	o.Progress = b.set
+	done, err := in.Rewrite(c.Context, temp, cfg, o)
 	b.end()
 	if err != nil {
 		return err
