@@ -232,8 +232,7 @@ func (s *Session) crawlSome(l crawlList, most int, seen *crawlSeen) int {
 	for _, ref := range refs {
 		counts.inc(evCrawlerChecked)
 		f := found{ref: ref}
-		var ok bool
-		if f.item, ok = s.c.store.Item(ref); !ok {
+		if !s.c.store.Look(&f.item, ref) {
 			continue
 		}
 		f.meta = mmapslab.Meta(s.c.store.Meta(ref).Load())

@@ -51,7 +51,8 @@ func (s *Session) Prepare(d *Draft, mode Mode, key []byte, flags uint32, exptime
 		s.counts.inc(nNoMemory)
 	}
 	if mode == Set {
-		for f := s.look(key); f.fate != absent && !s.remove(&f); s.lookAgain(&f, key) {
+		var f found
+		for s.look(&f, key); f.fate != absent && !s.remove(&f); s.lookAgain(&f, key) {
 		}
 	}
 	return st
@@ -334,7 +335,7 @@ type remaking struct {
 // ones, which take many allocations and are dear to copy twice, the old item is pinned. A pinned chunk is not used again, so in both cases the index
 // word can only still hold the old Ref if it is still the old item.
 func (s *Session) remake(key []byte, r *remaking) (f found, _ Status) {
-	for f = s.look(key); f.fate == alive; s.lookAgain(&f, key) {
+	for s.look(&f, key); f.fate == alive; s.lookAgain(&f, key) {
 		n, st := r.size(&f.item)
 		if st != OK {
 			return f, st

@@ -31,7 +31,8 @@ func (c *Cache) Pause(pause bool) {
 
 // Claim does the first step of an operation that copies the item of key: from it on touches go by way of a copy.
 func (s *Session) Claim(key []byte) {
-	f := s.look(key)
+	var f found
+	s.look(&f, key)
 	s.claim(&f)
 }
 

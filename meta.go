@@ -53,7 +53,8 @@ type Fetch struct {
 
 // MetaGet looks key up and fills got on OK. A stale item whose token nobody has gives it to the first who fetches it. OK, Miss, or NoMemory.
 func (s *Session) MetaGet(key []byte, o *GetOptions, got *Fetch) Status {
-	f := s.look(key)
+	var f found
+	s.look(&f, key)
 	if o.Peek {
 		if f.fate != alive {
 			*got = Fetch{Expired: f.fate == expired, Flushed: f.fate == flushed}
@@ -354,7 +355,7 @@ func (s *Session) MetaDelete(key []byte, o *DeleteOptions) Status {
 
 func (s *Session) deleteOrRemake(key []byte, o *DeleteOptions) (f found, _ Status) {
 	if !o.Invalidate && !o.Clear {
-		for f = s.look(key); f.fate == alive; s.lookAgain(&f, key) {
+		for s.look(&f, key); f.fate == alive; s.lookAgain(&f, key) {
 			if o.HasCAS && o.CAS != f.item.CAS() {
 				return f, Exists
 			}

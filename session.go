@@ -303,10 +303,9 @@ type found struct {
 }
 
 // look finds the item of key, dead or alive. It counts nothing.
-func (s *Session) look(key []byte) (f found) {
+func (s *Session) look(f *found, key []byte) {
 	f.hash = s.sum(key)
-	s.lookAgain(&f, key)
-	return f
+	s.lookAgain(f, key)
 }
 
 // lookAgain is look for a hash that is known.
@@ -316,7 +315,7 @@ func (s *Session) lookAgain(f *found, key []byte) {
 	if !ok {
 		return
 	}
-	if f.item, ok = s.c.store.Item(ref); !ok {
+	if !s.c.store.Look(&f.item, ref) {
 		return // cannot be: Find has matched the key
 	}
 	f.meta = mmapslab.Meta(s.c.store.Meta(ref).Load())
@@ -463,14 +462,13 @@ func (s *Session) Unpin(p Pin) {
 // PinnedDead returns how many bytes of the memory limit are with items that were deleted, replaced or evicted, and wait for their last Unpin.
 func (c *Cache) PinnedDead() int64 { return c.recl.dead.Load() }
 
+// view sets all of it, field by field: see mmapslab's Look.
 func (s *Session) view(it *Item, f *found) {
 	flags := f.item.Flags()
-	*it = Item{
-		Key: f.item.Key(), Flags: f.item.ClientFlags(), Exptime: f.meta.Exptime(), ClassID: s.c.store.ListClass(f.ref),
-		Fetched: f.meta&mmapslab.Fetched != 0, Age: f.meta.Age(s.now), Size: f.item.Size(),
-		Stale: flags&itemStale != 0, TokenSent: flags&itemTokenSent != 0, KeyBinary: flags&itemKeyBinary != 0,
-		c: s.c, ref: f.ref, item: f.item,
-	}
+	it.Key, it.Flags, it.CAS, it.Exptime, it.ClassID = f.item.Key(), f.item.ClientFlags(), 0, f.meta.Exptime(), s.c.store.ListClass(f.ref)
+	it.Fetched, it.Age, it.Size = f.meta&mmapslab.Fetched != 0, f.meta.Age(s.now), f.item.Size()
+	it.Stale, it.TokenSent, it.KeyBinary = flags&itemStale != 0, flags&itemTokenSent != 0, flags&itemKeyBinary != 0
+	it.c, it.ref, it.item = s.c, f.ref, f.item
 	if !s.c.opts.NoCAS {
 		it.CAS = f.item.CAS()
 	}
@@ -490,7 +488,8 @@ func (s *Session) hit(f *found) {
 // Get looks key up and fills it on OK. It counts cmd_get and a hit or miss and marks the item as fetched. Miss leaves *it alone.
 func (s *Session) Get(key []byte, it *Item) Status {
 	s.counts.inc(nGets)
-	f := s.look(key)
+	var f found
+	s.look(&f, key)
 	if f.fate != alive {
 		s.missed(&f)
 		return Miss
@@ -533,7 +532,8 @@ func (s *Session) Touch(key []byte, exptime int64) Status { return s.touch(key, 
 // puts in the index in the item's place: whichever of the two changes the index word first, the other starts over (R6).
 func (s *Session) touch(key []byte, exptime int64, it *Item) Status {
 	s.counts.inc(nTouches)
-	f := s.look(key)
+	var f found
+	s.look(&f, key)
 	st := Miss
 	if f.fate == alive {
 		st = s.setExptime(&f, key, s.absolute(exptime))

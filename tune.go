@@ -81,8 +81,7 @@ func (s *Session) Cold(class, most int, visit func(it *Item) bool) {
 	var it Item
 	for _, ref := range s.c.order.Head(class, lru.Cold, most, nil) {
 		f := found{ref: ref}
-		var ok bool
-		if f.item, ok = s.c.store.Item(ref); !ok {
+		if !s.c.store.Look(&f.item, ref) {
 			continue
 		}
 		f.meta = mmapslab.Meta(s.c.store.Meta(ref).Load())

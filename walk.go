@@ -41,8 +41,7 @@ func (w *Walk) Next(s *Session, visit func(it *Item)) (more bool) {
 	end := w.bucket + walkBuckets
 	_, still := ix.Sweep(w.bucket, end, func(ref mmapslab.Ref, _, tag, _ uint32) bool {
 		f := found{ref: ref}
-		var ok bool
-		if f.item, ok = s.c.store.Item(ref); !ok || !w.add(s.c.store, ref) && w.moves == s.c.mover.moves.Load() {
+		if !s.c.store.Look(&f.item, ref) || !w.add(s.c.store, ref) && w.moves == s.c.mover.moves.Load() {
 			return true
 		}
 		f.hash = uint64(f.item.Hash())<<32 | uint64(tag)

@@ -118,48 +118,53 @@ type Fields struct {
 
 // Item returns the item at ref, ok false when there is none that lies wholly in its chunk: every word from the file is bounds-checked here (R9).
 func (s *Store) Item(ref Ref) (it Item, ok bool) {
-	size := s.ChunkSize(ref)
-	if size == 0 {
-		return Item{}, false
-	}
-	return s.ItemIn(ref, size)
+	ok = s.Look(&it, ref)
+	return it, ok
 }
 
-// ItemIn is Item for a ref that is known to be that of a chunk, of so many bytes.
-func (s *Store) ItemIn(ref Ref, size int) (it Item, ok bool) {
+// Look is Item for those who look at millions a second. A view that is returned is copied, sixteen bytes at a time, right after it was written eight or fewer at a time: a
+// processor cannot hand such a load what is still in its store buffer, and waits. When Look is false, it holds nothing of use.
+func (s *Store) Look(it *Item, ref Ref) (ok bool) {
+	size := s.ChunkSize(ref)
+	return size != 0 && s.LookIn(it, ref, size)
+}
+
+// LookIn is Look for a ref that is known to be that of a chunk, of so many bytes.
+func (s *Store) LookIn(it *Item, ref Ref, size int) (ok bool) {
 	chunk := s.arena.Bytes(ref.Offset(), size)
-	it, end := view(ref, chunk)
+	end := it.view(ref, chunk)
 	chained := binary.NativeEndian.Uint16(chunk[2:])&flagChained != 0
 	if chunk[0] != kindItem || it.keyStart == it.keyEnd || end > uint64(size) || chained != (ref&Chained != 0) {
-		return Item{}, false
+		return false
 	}
 	it.head = chunk[:end:end]
-	return it, true
+	return true
 }
 
-// view returns a view of the item in a chunk, but for its head, and where that ends, which may be anywhere.
-func view(ref Ref, chunk []byte) (it Item, end uint64) {
-	it = Item{ref: ref, valueLen: binary.NativeEndian.Uint32(chunk[16:]), keyStart: HeaderSize}
+// view sets all but head to what the item in a chunk says, and returns where the head ends, which may be anywhere.
+func (it *Item) view(ref Ref, chunk []byte) (end uint64) {
+	keyStart, valueLen := uint16(HeaderSize), binary.NativeEndian.Uint32(chunk[16:])
 	if ref&Chained != 0 {
-		it.keyStart += ChainRefSize
+		keyStart += ChainRefSize
 	}
-	it.keyEnd = it.keyStart + uint16(chunk[1])
+	keyEnd := keyStart + uint16(chunk[1])
+	it.ref, it.valueLen, it.keyStart, it.keyEnd = ref, valueLen, keyStart, keyEnd
 	if ref&Chained != 0 {
-		return it, uint64(it.keyEnd)
+		return uint64(keyEnd)
 	}
-	return it, uint64(it.keyEnd) + uint64(it.valueLen)
+	return uint64(keyEnd) + uint64(valueLen)
 }
 
 // Match tells whether the key is that of the item at ref.
 func (s *Store) Match(ref Ref, key []byte) bool {
-	it, ok := s.Item(ref)
-	return ok && bytes.Equal(it.Key(), key)
+	var it Item
+	return s.Look(&it, ref) && bytes.Equal(it.Key(), key)
 }
 
 // Hash returns the high half of the hash of the key of the item at ref, 0 if there is none.
 func (s *Store) Hash(ref Ref) uint32 {
-	it, ok := s.Item(ref)
-	if !ok {
+	var it Item
+	if !s.Look(&it, ref) {
 		return 0
 	}
 	return it.Hash()
@@ -249,9 +254,9 @@ func (s *Store) AddFlags(ref Ref, flags uint16) {
 }
 
 // Unsealed returns the item that WriteItem started.
-func (s *Store) Unsealed(ref Ref) Item {
+func (s *Store) Unsealed(ref Ref) (it Item) {
 	b := s.arena.Bytes(ref.Offset(), s.ChunkSize(ref))
-	it, end := view(ref, b)
+	end := it.view(ref, b)
 	it.head = b[:end:end]
 	return it
 }
