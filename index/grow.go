@@ -439,24 +439,60 @@ func (x *Index) HoldGrowth(hold bool) {
 // same, in a writer that was past the check, ok is false and the caller starts over. visit may get a word that is replaced while it looks; it is told how many buckets the table
 // has, for who judges whether a bucket is the right one.
 func (x *Index) Sweep(from, to uint32, visit func(ref mmapslab.Ref, bucket, tag, buckets uint32) (keep bool)) (cleared int, ok bool) {
-	v := x.view.Load()
-	for b := int64(from); b < min(int64(to), v.cur.total()); b++ {
-		for i := range bucketWords {
-			slot := &v.cur.words[b*bucketWords+int64(i)]
-			w := slot.Load()
-			switch st := stateOf(w); {
-			case w == 0:
-			case st == stateLive:
-				if !visit(refOf(w), uint32(b), uint32(tagOf(w)), v.cur.buckets) && slot.CompareAndSwap(w, 0) {
-					x.count(tagOf(w), -1)
-				}
-			case (st == stateFrozen || st == stateMoved) && x.away(v, v.cur): // they have a meaning
-			case slot.CompareAndSwap(w, 0):
-				cleared++
+	return x.SweepMany(from, to, new(LiveWords), func(words []LiveWord, buckets uint32) (drop []int) {
+		for i := range words {
+			if w := &words[i]; !visit(w.Ref, w.Bucket, w.Tag, buckets) {
+				drop = append(drop, i)
 			}
+		}
+		return drop
+	})
+}
+
+// LiveWord is a LIVE word and where it stands, LiveWords room for those of some buckets.
+type (
+	LiveWord struct {
+		Ref         mmapslab.Ref
+		Bucket, Tag uint32
+	}
+	LiveWords [32 * bucketWords]LiveWord
+)
+
+// SweepMany is Sweep for who has millions of words to see: visit gets many at a time, in room, and returns which of them are to be deleted.
+func (x *Index) SweepMany(from, to uint32, room *LiveWords, visit func(words []LiveWord, buckets uint32) (drop []int)) (cleared int, ok bool) {
+	v := x.view.Load()
+	for end := min(int64(to), v.cur.total()); int64(from) < end; {
+		words := room[:0]
+		for ; int64(from) < end && len(words) <= len(room)-bucketWords; from++ {
+			bucket := v.cur.words[int64(from)*bucketWords:][:bucketWords]
+			for i := range bucket {
+				w := bucket[i].Load()
+				switch st := stateOf(w); {
+				case w == 0:
+				case st == stateLive:
+					words = append(words, LiveWord{refOf(w), from, uint32(tagOf(w))})
+				case (st == stateFrozen || st == stateMoved) && x.away(v, v.cur): // they have a meaning
+				case bucket[i].CompareAndSwap(w, 0):
+					cleared++
+				}
+			}
+		}
+		for _, i := range visit(words, v.cur.buckets) {
+			x.take(v.cur, &words[i])
 		}
 	}
 	return cleared, v.next == nil && x.view.Load() == v
+}
+
+// take deletes a word, unless it changed meanwhile.
+func (x *Index) take(t *table, word *LiveWord) {
+	bucket, w := t.words[int64(word.Bucket)*bucketWords:][:bucketWords], pack(word.Ref, uint64(word.Tag), stateLive)
+	for i := range bucket {
+		if bucket[i].CompareAndSwap(w, 0) {
+			x.count(tagOf(w), -1)
+			return
+		}
+	}
 }
 
 // SweepBuckets is the end of a whole sweep: the buckets of the table.

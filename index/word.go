@@ -53,11 +53,22 @@ func homeBucket(h32, buckets uint32) uint32 { return uint32(uint64(h32) * uint64
 // high 32 bits of its hash. They are two different pairs of neighbours, so no slot comes twice.
 func Buckets(h32, buckets uint32) [windowBuckets]uint32 {
 	home := homeBucket(h32, buckets)
+	other := otherPair(h32, home, buckets)
+	return [windowBuckets]uint32{home, home ^ 1, 2 * other, 2*other + 1}
+}
+
+// Pairs returns the pairs that Buckets has: bucket b is in pair b/2.
+func Pairs(h32, buckets uint32) (home, other uint32) {
+	home = homeBucket(h32, buckets)
+	return home / 2, otherPair(h32, home, buckets)
+}
+
+func otherPair(h32, home, buckets uint32) uint32 {
 	// Keys of one home differ in the low bits of h32; the product carries them to the top (Fibonacci hashing, Knuth 6.4).
 	pairs := buckets / 2
 	other := home/2 + 1 + uint32(uint64(h32*0x9e3779b1)*uint64(pairs-1)>>32)
 	if other >= pairs {
 		other -= pairs
 	}
-	return [windowBuckets]uint32{home, home ^ 1, 2 * other, 2*other + 1}
+	return other
 }

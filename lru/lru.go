@@ -634,7 +634,8 @@ func (r *Relinker) Add(ref mmapslab.Ref, id uint32, size int) {
 	if ref&mmapslab.Chained != 0 {
 		to = &r.lists[1]
 	}
-	l := &to.lists[mmapslab.Meta(o.store.Meta(ref).Load()).Segment()]
+	m := mmapslab.Meta(o.store.Meta(ref).Load())
+	l := &to.lists[m.Segment()]
 	*o.store.Link(id) = mmapslab.Link{Next: l.head}
 	if l.head != 0 {
 		o.store.Link(l.head).Prev = id
@@ -649,7 +650,9 @@ func (r *Relinker) Add(ref mmapslab.Ref, id uint32, size int) {
 	if ref&mmapslab.Chained != 0 {
 		linked |= mmapslab.ListedApart
 	}
-	o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m&^mmapslab.ListedApart | linked })
+	if m&(mmapslab.Linked|mmapslab.ListedApart) != linked {
+		o.update(ref, func(m mmapslab.Meta) mmapslab.Meta { return m&^mmapslab.ListedApart | linked })
+	}
 	o.countSize(size, 1)
 }
 

@@ -110,8 +110,8 @@ type Sweeper struct {
 	// An item was there that somebody took out of the index since the start; likewise.
 	dead, deadHeads, deadData chunkSet
 
-	marks      [][]uint64   // during step 2: live, by page; a page's are its group's lock's
-	groupLocks []sync.Mutex // by group of pages
+	marks      [][]uint64   // during step 2: live, by group of pages
+	groupLocks []sync.Mutex // likewise: of a group's marks, and of the Links of its chunks
 	groupWords int
 
 	mu      sync.Mutex
@@ -150,6 +150,7 @@ type sweeping struct {
 	heads      []mmapslab.Ref // the chained items among those that it marked
 	groups     [][]putBy      // by group of pages, the words that are to be marked
 	links      [linksAtOnce]int64
+	room       index.LiveWords
 }
 
 // Words name chunks in no order. What marking them one by one would wait for is less their memory than its address: a processor knows those of some 1500 pages of 4 KiB, and
@@ -159,7 +160,8 @@ const (
 	groupBits      = 5
 	groupPages     = 1 << groupBits
 	groupChunkBits = groupBits + mmapslab.SlotBits
-	groupMask      = 1<<groupChunkBits - 1
+	groupChunks    = 1 << groupChunkBits
+	groupMask      = groupChunks - 1
 	groupWords     = 32 << 10 // of all workers together
 
 	linksAtOnce = 32 // to be fetched
@@ -172,6 +174,13 @@ const markBits = 44
 
 func markOf(bucket, tag uint32) mark {
 	return mark(uint64(bucket)<<index.TagBits|uint64(tag)) & (1<<markBits - 1)
+}
+
+func (m mark) tag() uint32 { return uint32(m) & index.TagMask }
+
+// inPair tells whether its bucket is one of a pair's, see index.Pairs.
+func (m mark) inPair(pair uint32) bool {
+	return m>>(index.TagBits+1) == markOf(pair<<1, 0)>>(index.TagBits+1)
 }
 
 // link and markIn keep a mark in a chunk's Link.
@@ -346,7 +355,7 @@ func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 	// Before the pages: their chunks come free there, Meta cleared, and a kill in between would leave a live item that never expires, should its chain be whole for the
 	// next start, which may have room for the pages that this one drops.
 	if len(s.broken) > 0 {
-		first.ranges(func(ref mmapslab.Ref, _, _, _ uint32) bool { return !s.broken[ref] })
+		first.ranges(func(at *index.LiveWord) bool { return !s.broken[at.Ref] })
 	}
 	var next atomic.Uint32
 	s.together(workers, func(w *sweeping) {
@@ -366,7 +375,7 @@ func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 		}
 	})
 	if len(s.invalid) > 0 {
-		first.ranges(func(ref mmapslab.Ref, _, _, _ uint32) bool { return !s.invalid[ref] })
+		first.ranges(func(at *index.LiveWord) bool { return !s.invalid[at.Ref] })
 		first.Section(func() {
 			for ref := range s.invalid {
 				first.swept.Invalid++
@@ -384,7 +393,8 @@ func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 func (s *Sweeper) mark(workers []*sweeping) bool {
 	s.forgetMarks()
 	s.strays, s.broken = map[mmapslab.Ref]bool{}, map[mmapslab.Ref]bool{}
-	s.marks, s.groupLocks = make([][]uint64, s.p.Store.Room()+1), make([]sync.Mutex, s.p.Store.Room()/groupPages+1)
+	s.groupLocks = make([]sync.Mutex, s.p.Store.Room()/groupPages+1)
+	s.marks = make([][]uint64, len(s.groupLocks))
 	s.groupWords = groupWords / len(workers)
 	s.buckets = s.p.Index.SweepBuckets()
 	s.done.Store(0)
@@ -394,8 +404,7 @@ func (s *Sweeper) mark(workers []*sweeping) bool {
 	s.together(workers, func(w *sweeping) {
 		w.swept, w.kept, w.gone, w.heads, w.groups = Swept{}, 0, 0, nil, make([][]putBy, len(s.groupLocks))
 		for at := next.Add(bucketsMore) - bucketsMore; at < int64(s.buckets) && !grew.Load(); at = next.Add(bucketsMore) - bucketsMore {
-			ok := w.rangesOf(uint32(at), uint32(min(at+bucketsMore, int64(s.buckets))), w.visit)
-			if !ok {
+			if !w.rangesOf(uint32(at), uint32(min(at+bucketsMore, int64(s.buckets))), w.visit) {
 				grew.Store(true)
 			}
 			s.done.Add(1)
@@ -412,12 +421,14 @@ func (s *Sweeper) mark(workers []*sweeping) bool {
 		return false
 	}
 	s.p.Index.AddLen(marked.Load() + deleted.Load())
-	for page, marks := range s.marks {
-		if marks == nil {
+	for page := range s.live {
+		marks := s.marks[page/groupPages]
+		perPage := s.p.Store.PerPage(uint32(page))
+		if marks == nil || perPage == 0 {
 			continue
 		}
-		live := make([]atomic.Uint64, len(marks))
-		for i, word := range marks {
+		live := make([]atomic.Uint64, (perPage+63)/64)
+		for i, word := range marks[page%groupPages*(groupChunks/groupPages/64):][:len(live)] {
 			live[i].Store(word)
 		}
 		s.live[page].Store(&live)
@@ -432,17 +443,24 @@ func (s *Sweeper) mark(workers []*sweeping) bool {
 }
 
 // ranges goes over the index in sections.
-func (w *sweeping) ranges(visit func(ref mmapslab.Ref, bucket, tag, _ uint32) bool) {
-	w.rangesOf(0, w.buckets, visit)
+func (w *sweeping) ranges(visit func(at *index.LiveWord) (keep bool)) {
+	w.rangesOf(0, w.buckets, func(words []index.LiveWord, _ uint32) (drop []int) {
+		for i := range words {
+			if !visit(&words[i]) {
+				drop = append(drop, i)
+			}
+		}
+		return drop
+	})
 }
 
 // rangesOf goes over a part of the index in sections; false when the index grew meanwhile.
-func (w *sweeping) rangesOf(from, end uint32, visit func(ref mmapslab.Ref, bucket, tag, _ uint32) bool) bool {
+func (w *sweeping) rangesOf(from, end uint32, visit func(words []index.LiveWord, buckets uint32) (drop []int)) bool {
 	ok := true
 	for ; from < end && ok; from += bucketsAtOnce {
 		w.Section(func() {
 			var cleared int
-			cleared, ok = w.p.Index.Sweep(from, min(from+bucketsAtOnce, end), visit)
+			cleared, ok = w.p.Index.SweepMany(from, min(from+bucketsAtOnce, end), &w.room, visit)
 			w.swept.Cleared += cleared
 		})
 	}
@@ -452,51 +470,56 @@ func (w *sweeping) rangesOf(from, end uint32, visit func(ref mmapslab.Ref, bucke
 // fits tells whether a word for the item may be at this place: whether its key leads there.
 func (w *sweeping) fits(it *mmapslab.Item, at mark) bool {
 	h := w.hasher.Sum(it.Key())
-	if uint32(h>>32) != it.Hash() {
+	if uint32(h>>32) != it.Hash() || at.tag() != uint32(h)&index.TagMask {
 		return false
 	}
-	for _, bucket := range index.Buckets(uint32(h>>32), w.buckets) {
-		if markOf(bucket, uint32(h)&index.TagMask) == at {
+	home, other := index.Pairs(uint32(h>>32), w.buckets)
+	return at.inPair(home) || at.inPair(other)
+}
+
+// visit is step 2 for words of the index. It returns which of them must go.
+func (w *sweeping) visit(words []index.LiveWord, _ uint32) (drop []int) {
+	store := w.p.Store
+	for i := range words {
+		at := &words[i]
+		page, slot, ok := store.Locate(at.Ref)
+		if !ok || store.PageSwept(page) || len(w.drop) > 0 && w.drop[page] {
+			if !w.stays(at, page, ok) {
+				drop = append(drop, i)
+			}
+			continue
+		}
+		w.kept++
+		word := putBy(markOf(at.Bucket, at.Tag))<<(64-markBits) | putBy(mmapslab.ChunkID(page, slot)&groupMask)
+		if at.Ref&mmapslab.Chained != 0 {
+			word |= putByChained
+		}
+		group := &w.groups[page/groupPages]
+		if *group == nil {
+			*group = make([]putBy, 0, w.groupWords)
+		}
+		if *group = append(*group, word); len(*group) == cap(*group) {
+			w.markGroup(page / groupPages)
+		}
+	}
+	return drop
+}
+
+// stays tells what becomes of a word that is not to be marked: it stays if its item was stored since the start.
+func (w *sweeping) stays(at *index.LiveWord, page uint32, isChunk bool) bool {
+	if !w.drop[page] && isChunk {
+		var it mmapslab.Item
+		if w.p.Store.Look(&it, at.Ref) && w.fits(&it, markOf(at.Bucket, at.Tag)) {
 			return true
 		}
 	}
-	return false
-}
-
-// visit is step 2 for a word.
-func (w *sweeping) visit(ref mmapslab.Ref, bucket, tag, _ uint32) (keep bool) {
-	store := w.p.Store
-	page, slot, ok := store.Locate(ref)
-	switch {
-	case len(w.drop) > 0 && w.drop[page]:
+	if w.drop[page] {
 		w.swept.Dropped++
-		w.gone++
-		return false
-	case !ok:
+	} else {
 		w.swept.Invalid++
-		w.gone++
-		return false
-	case store.PageSwept(page):
-		if it, ok := store.Item(ref); !ok || !w.fits(&it, markOf(bucket, tag)) {
-			w.swept.Invalid++
-			w.gone++
-			return false
-		}
-		return true // an item that was stored since the start
 	}
-	w.kept++
-	word := putBy(markOf(bucket, tag))<<(64-markBits) | putBy(mmapslab.ChunkID(page, slot)&groupMask)
-	if ref&mmapslab.Chained != 0 {
-		word |= putByChained
-	}
-	group := &w.groups[page/groupPages]
-	if *group == nil {
-		*group = make([]putBy, 0, w.groupWords)
-	}
-	if *group = append(*group, word); len(*group) == cap(*group) {
-		w.markGroup(page / groupPages)
-	}
-	return true
+	w.gone++
+	return false
 }
 
 // markGroup marks the chunks of words that were put by.
@@ -504,40 +527,38 @@ func (w *sweeping) markGroup(group uint32) {
 	w.groupLocks[group].Lock()
 	defer w.groupLocks[group].Unlock()
 	store := w.p.Store
-	id := func(word putBy) uint32 { return group<<groupChunkBits | uint32(word)&groupMask }
+	first := group << groupChunkBits
+	marks := w.marks[group]
+	if marks == nil {
+		marks = make([]uint64, groupChunks/64)
+		w.marks[group] = marks
+		for page := group * groupPages; page < min((group+1)*groupPages, uint32(store.Room())+1); page++ {
+			if store.PageClass(page) != 0 && !store.PageSwept(page) {
+				store.WantLinks(page)
+			}
+		}
+	}
 	for words := range slices.Chunk(w.groups[group], linksAtOnce) {
 		for i, word := range words {
-			w.links[i] = store.LinkOffset(id(word))
+			w.links[i] = store.LinkOffset(first | uint32(word)&groupMask)
 		}
 		store.Arena().Prefetch(w.links[:len(words)])
 		for _, word := range words {
-			w.markChunk(id(word), mark(word>>(64-markBits)), word&putByChained != 0)
+			chunk := uint32(word) & groupMask
+			if bits, bit := &marks[chunk/64], uint64(1)<<(chunk%64); *bits&bit == 0 {
+				*bits |= bit
+				*store.Link(first | chunk) = mark(word >> (64 - markBits)).link()
+				if word&putByChained != 0 {
+					w.heads = append(w.heads, store.RefOf(first|chunk)|mmapslab.Chained)
+				}
+			} else {
+				w.mu.Lock()
+				w.strays[store.RefOf(first|chunk)] = false
+				w.mu.Unlock()
+			}
 		}
 	}
 	w.groups[group] = w.groups[group][:0]
-}
-
-func (w *sweeping) markChunk(id uint32, at mark, chained bool) {
-	store := w.p.Store
-	page, slot := mmapslab.ChunkAt(id)
-	marks := w.marks[page]
-	if marks == nil {
-		store.WantLinks(page)
-		marks = make([]uint64, (store.PerPage(page)+63)/64)
-		w.marks[page] = marks
-	}
-	word, bit := &marks[slot/64], uint64(1)<<(slot%64)
-	if *word&bit != 0 {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.strays[store.RefOf(id)] = false
-		return
-	}
-	*word |= bit
-	*store.Link(id) = at.link()
-	if chained {
-		w.heads = append(w.heads, store.RefOf(id)|mmapslab.Chained)
-	}
 }
 
 // chain marks the data chunks of a chained item.
@@ -584,18 +605,18 @@ func (w *sweeping) chain(ref mmapslab.Ref) {
 }
 
 // settle is step 3 for a word.
-func (w *sweeping) settle(ref mmapslab.Ref, bucket, tag, _ uint32) (keep bool) {
-	chunk := ref &^ mmapslab.Chained
+func (w *sweeping) settle(at *index.LiveWord) (keep bool) {
+	chunk := at.Ref &^ mmapslab.Chained
 	kept, stray := w.strays[chunk]
 	if !stray {
 		return true
 	}
-	if it, ok := w.p.Store.Item(ref); !ok || kept || !w.fits(&it, markOf(bucket, tag)) {
+	if it, ok := w.p.Store.Item(at.Ref); !ok || kept || !w.fits(&it, markOf(at.Bucket, at.Tag)) {
 		w.swept.Duplicate++
 		return false
 	}
 	w.strays[chunk] = true
-	*w.p.Store.Link(w.p.Store.ID(ref)) = markOf(bucket, tag).link()
+	*w.p.Store.Link(w.p.Store.ID(at.Ref)) = markOf(at.Bucket, at.Tag).link()
 	return true
 }
 
@@ -630,6 +651,7 @@ func (w *sweeping) pageLocked(page uint32) (dead []mmapslab.Ref) {
 	used := make([]uint64, (store.PerPage(page)+63)/64)
 	first := store.RefAtPlace(page, 0)
 	size := store.ChunkSize(first)
+	var it mmapslab.Item
 	for i := range uint32(len(used)) {
 		live, gone, data := w.live.word(page, i), w.dead.word(page, i), w.data.word(page, i)|w.deadData.word(page, i)
 		used[i] = live | gone | data
@@ -649,9 +671,8 @@ func (w *sweeping) pageLocked(page uint32) (dead []mmapslab.Ref) {
 				}
 			case data&bit != 0:
 			default:
-				it, ok := store.ItemIn(ref, size)
 				id := mmapslab.ChunkID(page, slot)
-				if ok && w.fits(&it, markIn(store.Link(id))) && !(w.torn && w.another(ref, &it)) {
+				if store.LookIn(&it, ref, size) && w.fits(&it, markIn(store.Link(id))) && !(w.torn && w.another(ref, &it)) {
 					relinker.Add(ref, id, it.Size())
 					w.swept.Items++
 					linked = true
