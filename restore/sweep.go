@@ -155,7 +155,7 @@ type sweeping struct {
 
 // Words name chunks in no order. What marking them one by one would wait for is less their memory than its address: a processor knows those of some 1500 pages of 4 KiB, and
 // looks each other one up in tables that are themselves out in memory. So words are put by, each with those for the same neighbouring slab pages, whose Links are on fewer
-// pages than that, until there are several for each of these. That takes 8 KiB for a slab page until the step is done.
+// pages than that, until there are several for each of these. With the marks that takes 10 KiB for a slab page until the step is done.
 const (
 	groupBits      = 5
 	groupPages     = 1 << groupBits
