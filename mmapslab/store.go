@@ -926,7 +926,7 @@ func (s *Store) WriteCheckpoint(cp *Checkpoint) error {
 	}
 	binary.LittleEndian.PutUint32(buf[checkpointLen:], crc32.Checksum(buf[:checkpointLen], castagnoli))
 	if s.linksMayChange() {
-		s.encodeLinkSum(s.arena.Bytes(checkpointArea+checkpointLen+4, linkSumLen))
+		s.encodeLinkSum(s.savedLinkSum(), s.linkSum())
 	}
 	return nil
 }
@@ -936,10 +936,24 @@ func (s *Store) WriteCheckpoint(cp *Checkpoint) error {
 func (s *Store) linksMayChange() bool { return s.file == nil || s.file.OnDisk }
 
 // encodeLinkSum makes what WriteCheckpoint saves of the links, which belongs to the checkpoint before it: an older build writes that without a sum.
-func (s *Store) encodeLinkSum(buf []byte) {
-	binary.LittleEndian.PutUint64(buf, s.linkSum())
+func (s *Store) encodeLinkSum(buf []byte, sum uint64) {
+	binary.LittleEndian.PutUint64(buf, sum)
 	checkpoint := s.arena.Bytes(checkpointArea+checkpointLen, 4)
 	binary.LittleEndian.PutUint32(buf[8:], crc32.Update(crc32.Checksum(checkpoint, castagnoli), castagnoli, buf[:8]))
+}
+
+func (s *Store) savedLinkSum() []byte {
+	return s.arena.Bytes(checkpointArea+checkpointLen+4, linkSumLen)
+}
+
+// compareLinkSum tells whether the links of this sum are those that the checkpoint was written with.
+func (s *Store) compareLinkSum(sum uint64) error {
+	var want [linkSumLen]byte
+	s.encodeLinkSum(want[:], sum)
+	if got := s.savedLinkSum(); !bytes.Equal(got, want[:]) {
+		return fmt.Errorf("mmapslab: checkpoint: %w: checksum of links %x, want %x", ErrCorrupt, got, want)
+	}
+	return nil
 }
 
 // linkSum is the sum of a crc32c for each assigned page, of its number and its chunks' Links. It takes about a nanosecond a chunk, shared by all processors.
@@ -949,15 +963,22 @@ func (s *Store) linkSum() uint64 {
 	for range min(runtime.GOMAXPROCS(0), runtime.NumCPU()) {
 		wait.Go(func() {
 			for page := next.Add(1); page <= uint64(s.layout.Room); page = next.Add(1) {
-				if perPage := s.PerPage(uint32(page)); perPage > 0 {
-					off, n := s.layout.links(uint32(page), uint32(perPage))
-					sum.Add(uint64(crc32.Update(uint32(page), castagnoli, s.arena.Bytes(off, int(n)))))
-				}
+				sum.Add(s.pageLinkSum(uint32(page)))
 			}
 		})
 	}
 	wait.Wait()
 	return sum.Load()
+}
+
+// pageLinkSum is a page's share of the sum.
+func (s *Store) pageLinkSum(page uint32) uint64 {
+	perPage := s.PerPage(page)
+	if perPage == 0 {
+		return 0
+	}
+	off, n := s.layout.links(page, uint32(perPage))
+	return uint64(crc32.Update(page, castagnoli, s.arena.Bytes(off, int(n))))
 }
 
 // VoidCheckpoint makes the checkpoint one that does not validate.
@@ -980,10 +1001,8 @@ func (s *Store) ReadCheckpoint() (*Checkpoint, error) {
 		}
 	}
 	if s.linksMayChange() {
-		var want [linkSumLen]byte
-		s.encodeLinkSum(want[:])
-		if got := s.arena.Bytes(checkpointArea+checkpointLen+4, linkSumLen); !bytes.Equal(got, want[:]) {
-			return nil, fmt.Errorf("mmapslab: checkpoint: %w: checksum of links %x, want %x", ErrCorrupt, got, want)
+		if err := s.compareLinkSum(s.linkSum()); err != nil {
+			return nil, err
 		}
 	}
 	for id := range s.classes {
