@@ -42,7 +42,7 @@ func Inspect(a *mmapslab.Arena, r Region, items Items) (*Index, error) {
 
 // Look takes up what became of the tables since Inspect.
 func (x *Index) Look() error {
-	s, n := x.state[0].Load(), [2]uint64{x.state[1].Load(), x.state[2].Load()}
+	s, n := x.stateWords()
 	half, growing, err := x.region.judge(s, n)
 	if err != nil {
 		return err
@@ -53,6 +53,27 @@ func (x *Index) Look() error {
 	}
 	x.view.Store(v)
 	return nil
+}
+
+// stateWords reads the state words as they were at one moment: a count that becomes 0 after its half is out of use must not be taken for the count of a half in use.
+func (x *Index) stateWords() (s uint64, n [2]uint64) {
+	for {
+		s, n = x.state[0].Load(), [2]uint64{x.state[1].Load(), x.state[2].Load()}
+		if x.state[0].Load() == s {
+			return s, n
+		}
+	}
+}
+
+// Outdated tells, of an index that is inspected, whether the tables are others than those of the last Look: what Scan visited since may be no word, and not all there was. That a growth came to
+// its end is no such change: what left the one table is in the other, behind it in the scan.
+func (x *Index) Outdated() bool {
+	v := x.view.Load()
+	s, n := x.stateWords()
+	if v.next == nil {
+		return s != stateWord(v.cur.half, false) || n[v.cur.half] != uint64(v.cur.buckets)
+	}
+	return s != stateWord(v.cur.half, true) && s != stateWord(v.next.half, false) || n[v.next.half] != uint64(v.next.buckets)
 }
 
 // judge tells whether state words can be those of an index.
