@@ -48,6 +48,7 @@ type Checked struct {
 	Items      int64     // that the index names
 	Unfinished int64     // inserts that were under way: no finding after a kill
 	Changed    int64     // items that could not be judged on a live file, since they changed all the time
+	Anew       int       // how often a scan of the index was begun anew, since the index of a live file grew meanwhile
 }
 
 // Check looks whether index, items, lists and free chunks agree, checksums included; nobody may use the parts meanwhile, and nothing may wait to be
@@ -95,7 +96,6 @@ type checker struct {
 
 	mu       sync.Mutex
 	found    []Finding
-	words    []index.Word // that cannot be
 	suspects map[mmapslab.Ref]bool
 }
 
@@ -117,16 +117,10 @@ func (c *checker) suspect(ref mmapslab.Ref) {
 }
 
 func (c *checker) run(ctx context.Context) (err error) {
-	c.s, err = c.p.scan(ctx, c.o.Workers, c.o.Pace, func(w index.Word) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.words = append(c.words, w)
-		c.suspects[w.Ref] = true
-	})
-	if err != nil {
+	if c.s, err = c.p.scan(ctx, c.o, c.suspect, func() { clear(c.suspects) }); err != nil {
 		return err
 	}
-	c.Items, c.Unfinished = c.s.items.Load(), c.s.unfinished.Load()
+	c.Items, c.Unfinished, c.Anew = c.s.items.Load(), c.s.unfinished.Load(), c.s.anew
 	c.data = newMarks(c.p.Store)
 	c.state = make([][]byte, len(c.data))
 	if err := c.pages(ctx); err != nil {
@@ -291,21 +285,26 @@ func (c *checker) explain(ctx context.Context) error {
 		return nil
 	}
 	if !c.o.Live {
-		return c.explainOnce(ctx)
+		_, err := c.explainOnce(ctx)
+		return err
 	}
 	first := int64(len(c.suspects))
-	for range explainTimes {
-		if err := c.p.Store.Reread(); err != nil {
-			return err
-		}
-		if err := c.p.Index.Look(); err != nil {
+	for times := 0; times < explainTimes; {
+		if err := c.p.look(); err != nil {
 			return err
 		}
 		c.found, c.More = nil, 0
-		if err := c.explainOnce(ctx); err != nil {
+		suspects := c.suspects
+		whole, err := c.explainOnce(ctx)
+		if err != nil {
 			return err
 		}
-		if len(c.suspects) == 0 {
+		if !whole {
+			c.suspects = suspects
+			c.Anew++
+			continue
+		}
+		if times++; len(c.suspects) == 0 {
 			break
 		}
 		select {
@@ -318,27 +317,26 @@ func (c *checker) explain(ctx context.Context) error {
 	return nil
 }
 
-// explainOnce reports what is wrong with the words that name suspects, and leaves of the suspects those.
-func (c *checker) explainOnce(ctx context.Context) error {
+// explainOnce reports what is wrong with the words that name suspects, and leaves of the suspects those. Not whole, it means nothing: the tables became others.
+func (c *checker) explainOnce(ctx context.Context) (whole bool, err error) {
 	suspects := c.suspects
 	c.suspects = map[mmapslab.Ref]bool{}
-	c.words = c.words[:0]
-	growing, buckets := c.p.Index.Growing(), c.p.Index.ScanBuckets()
-	err := inParallel(ctx, 1, c.o.Pace, int((buckets+bucketsAStep-1)/bucketsAStep), func(_, i int) {
-		from := uint32(i) * bucketsAStep
-		c.p.Index.Scan(from, min(from+bucketsAStep, buckets), func(w *index.Word) {
-			if suspects[w.Ref] && w.State != index.Tentative && !(growing && !w.Next && w.State == index.Moved) {
-				c.words = append(c.words, *w)
-			}
-		})
+	var words []index.Word
+	growing := c.p.Index.Growing()
+	o := c.o
+	o.Workers = 1
+	whole, err = c.p.words(ctx, o, func(w *index.Word) {
+		if suspects[w.Ref] && w.State != index.Tentative && !(growing && !w.Next && w.State == index.Moved) {
+			words = append(words, *w)
+		}
 	})
-	if err != nil {
-		return err
+	if err != nil || !whole {
+		return whole, err
 	}
-	return Guard(func() {
+	err = Guard(func() {
 		hasher := c.p.Store.Hasher()
 		named := map[mmapslab.Ref]index.Word{}
-		for _, w := range c.words {
+		for _, w := range words {
 			if !c.p.Index.Still(&w) {
 				continue
 			}
@@ -349,7 +347,9 @@ func (c *checker) explainOnce(ctx context.Context) error {
 			c.suspects[w.Ref] = true
 			c.report(offset, means, "%s", what)
 		}
+		whole = !c.o.Live || !c.p.Index.Outdated()
 	})
+	return whole, err
 }
 
 // judge says what is wrong with a word, and where; nothing when all is well.

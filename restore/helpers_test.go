@@ -39,9 +39,11 @@ func (f *fixture) indexParts() (*mmapslab.Arena, index.Region, index.Items, inde
 
 const buckets = 64
 
-func newFixture(t testing.TB) *fixture {
+func newFixture(t testing.TB) *fixture { return newFixtureOf(t, 8, buckets) }
+
+func newFixtureOf(t testing.TB, pages int, buckets uint32) *fixture {
 	t.Helper()
-	f := &fixture{path: filepath.Join(t.TempDir(), "slab"), pages: 8, was: 8, items: map[string]mmapslab.Ref{}}
+	f := &fixture{path: filepath.Join(t.TempDir(), "slab"), pages: pages, was: pages, items: map[string]mmapslab.Ref{}}
 	file, err := mmapslab.OpenFile(f.path, 0)
 	if err == nil {
 		f.Store, err = mmapslab.Create(file, f.config(), mmapslab.Identity{}, 0, 1)

@@ -189,20 +189,54 @@ type survey struct {
 	live, heads marks // heads: the item is chained
 	items       atomic.Int64
 	unfinished  atomic.Int64 // words of inserts that were under way
+	anew        int          // scans before this one
 }
 
-// bucketsAStep is how much of the index one step of a scan looks at.
-const bucketsAStep = 8192
+// bucketsAStep is how much of the index one step of a scan looks at; tests take less.
+var bucketsAStep uint32 = 8192
+
+// look takes up what became of pages and tables on a live file.
+func (p Parts) look() error {
+	if err := p.Store.Reread(); err != nil {
+		return err
+	}
+	var err error
+	return errors.Join(Guard(func() { err = p.Index.Look() }), err)
+}
+
+// words visits all words of the index but empty ones. It ends early, and says so, when the tables of a live file become others: what it visited is to be forgotten then.
+func (p Parts) words(ctx context.Context, o CheckOptions, visit func(w *index.Word)) (whole bool, err error) {
+	steps, stop := context.WithCancel(ctx)
+	defer stop()
+	var outdated atomic.Bool
+	buckets := p.Index.ScanBuckets()
+	err = inParallel(steps, o.Workers, o.Pace, int((buckets+bucketsAStep-1)/bucketsAStep), func(_, i int) {
+		from := uint32(i) * bucketsAStep
+		p.Index.Scan(from, min(from+bucketsAStep, buckets), visit)
+		if o.Live && p.Index.Outdated() {
+			outdated.Store(true)
+			stop()
+		}
+	})
+	if outdated.Load() {
+		return false, ctx.Err()
+	}
+	return true, err
+}
 
 // scan marks what the index names, and calls odd for each word that is not in order: it is in no state that it should be in, or names no chunk, or one that another
-// word names.
-func (p Parts) scan(ctx context.Context, workers int, pace func(context.Context), odd func(w index.Word)) (*survey, error) {
-	s := &survey{live: newMarks(p.Store), heads: newMarks(p.Store)}
-	growing := p.Index.Growing()
-	buckets := p.Index.ScanBuckets()
-	err := inParallel(ctx, workers, pace, int((buckets+bucketsAStep-1)/bucketsAStep), func(_, i int) {
-		from := uint32(i) * bucketsAStep
-		p.Index.Scan(from, min(from+bucketsAStep, buckets), func(w *index.Word) {
+// word names. When the index of a live file grows meanwhile it begins anew, and calls forget: what odd was told does not count. That comes to an end, since a growth takes half as many items
+// again as there are.
+func (p Parts) scan(ctx context.Context, o CheckOptions, odd func(ref mmapslab.Ref), forget func()) (*survey, error) {
+	for anew := 0; ; anew++ {
+		if o.Live {
+			if err := p.look(); err != nil {
+				return nil, err
+			}
+		}
+		s := &survey{live: newMarks(p.Store), heads: newMarks(p.Store), anew: anew}
+		growing := p.Index.Growing()
+		whole, err := p.words(ctx, o, func(w *index.Word) {
 			switch answers := w.State == index.Live || w.State == index.Frozen; {
 			case w.State == index.Tentative:
 				s.unfinished.Add(1)
@@ -210,10 +244,10 @@ func (p Parts) scan(ctx context.Context, workers int, pace func(context.Context)
 			case w.State == index.Moved && growing && !w.Next:
 				return
 			case !answers, p.Store.ChunkSize(w.Ref) == 0:
-				odd(*w)
+				odd(w.Ref)
 				return
 			case w.State == index.Frozen && (!growing || w.Next):
-				odd(*w) // and answers readers all the same
+				odd(w.Ref) // and answers readers all the same
 			}
 			page, slot := p.Store.Place(w.Ref)
 			if w.Ref&mmapslab.Chained != 0 {
@@ -222,11 +256,14 @@ func (p Parts) scan(ctx context.Context, workers int, pace func(context.Context)
 			if s.live.add(page, slot) {
 				s.items.Add(1)
 			} else if !growing {
-				odd(*w)
+				odd(w.Ref)
 			}
 		})
-	})
-	return s, err
+		if whole || err != nil {
+			return s, err
+		}
+		forget()
+	}
 }
 
 // page calls visit for each item that was marked in a page.
@@ -275,6 +312,13 @@ func (in *Inspected) Check(ctx context.Context, o CheckOptions) (Checked, error)
 		checked, err = in.Parts.Check(ctx, o)
 	}
 	all := in.checkHead()
+	if in.Listed && err == nil {
+		var sumErr error
+		if err = Guard(func() { sumErr = in.Store.InspectLinkSum() }); sumErr != nil {
+			all = append(all, Finding{in.File.Super.Layout.Span(mmapslab.SpanLinkSum).Offset, sumErr.Error(),
+				"the next start sweeps, as after a kill; a stop by an older build leaves it so, too"})
+		}
+	}
 	if sb := in.File.Super; in.Listed && checked.Unfinished > 0 {
 		all = append(all, Finding{in.indexWords(), fmt.Sprintf("%d index words of unfinished inserts, in state %s", checked.Unfinished, sb.State),
 			"a clean stop leaves none; they take room in the index until a sweep"})
@@ -347,6 +391,7 @@ type Walked struct {
 	Items   int64 // visited
 	Changed int64 // items that were replaced, moved or removed while they were looked at, and so left out
 	Invalid int64 // left out, since what their index word names is no such item
+	Anew    int   // how often the scan of the index was begun anew, since the index grew meanwhile
 }
 
 // Walk visits all items that the index names, dead ones included, page by page. While a server changes the file, an item is visited as it was at one moment, or left
@@ -357,10 +402,11 @@ func (in *Inspected) Walk(ctx context.Context, o WalkOptions, visit func(worker 
 	}
 	workers := max(o.Workers, 1)
 	var invalid atomic.Int64
-	s, err := in.scan(ctx, workers, o.Pace, func(index.Word) { invalid.Add(1) })
+	s, err := in.scan(ctx, CheckOptions{Live: in.Server != "", Workers: workers, Pace: o.Pace}, func(mmapslab.Ref) { invalid.Add(1) }, func() { invalid.Store(0) })
 	if err != nil {
 		return walked, err
 	}
+	walked.Anew = s.anew
 	if in.Server == "" {
 		walked.Invalid = invalid.Load()
 	} else {
