@@ -83,6 +83,9 @@ func skipped(in *restore.Inspected, checked *restore.Checked) (lines []string) {
 		lines = append(lines, "not looked at: items and lists, which cannot be found")
 	case in.Server != "":
 		lines = append(lines, fmt.Sprintf("pid %s serves from the file. Not looked at: lists and free chunks, which change all the time, and %d items that changed meanwhile", in.Server, checked.Changed))
+		if checked.Anew > 0 {
+			lines = append(lines, fmt.Sprintf(begunAnew, checked.Anew))
+		}
 	case !in.Listed:
 		lines = append(lines, "not looked at: lists and free chunks, which the next start makes anew")
 	}

@@ -103,6 +103,7 @@ func walkWith(c *cli.Context, in *restore.Inspected, what string, o restore.Walk
 	o.Progress = bar.set
 	walked, err := in.Walk(c.Context, o, visit)
 	bar.end()
+	noteAnew(c, walked.Anew)
 	if walked.Changed > 0 {
 		note(c, "skipped %d items that changed while they were read: pid %s serves from the file", walked.Changed, in.Server)
 	}
@@ -110,6 +111,15 @@ func walkWith(c *cli.Context, in *restore.Inspected, what string, o restore.Walk
 		note(c, "skipped %d index words that name no whole item: see slabctl check", walked.Invalid)
 	}
 	return err
+}
+
+// begunAnew says how often a scan of a live server's index was.
+const begunAnew = "begun anew %d times, since the index grew meanwhile"
+
+func noteAnew(c *cli.Context, times int) {
+	if times > 0 {
+		note(c, begunAnew, times)
+	}
 }
 
 // bar is a progress bar on stderr, where that is a terminal.

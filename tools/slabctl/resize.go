@@ -135,6 +135,7 @@ func rewrite(c *cli.Context, in *restore.Inspected, out string, cfg mmapslab.Con
 	if err = os.Rename(temp, out); err != nil {
 		return fmt.Errorf("slabctl: %w", err)
 	}
+	noteAnew(c, done.Anew)
 	fmt.Fprintf(c.App.Writer, "%s: %d items in at most %d pages\n", out, done.Kept, cfg.Pages)
 	for _, l := range []struct {
 		n    int64
