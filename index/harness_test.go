@@ -2,6 +2,7 @@ package index_test
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"runtime"
 	"slices"
@@ -110,7 +111,8 @@ type env struct {
 	grace  grace
 	opt    index.Options
 
-	evicted sync.Map // Refs that set evicted from full windows
+	evicted  sync.Map // Refs that set evicted from full windows
+	patience int      // of set, in attempts; 0: 10000
 }
 
 const maxTestBuckets = 1 << 12
@@ -166,7 +168,7 @@ func (e *env) op(f func()) {
 // goroutines that lost the processor inside a section, it first gives them a chance, so that small tables do not evict most of their items.
 func (e *env) set(h uint64, key []byte) (ref, old mmapslab.Ref) {
 	ref = e.items.add(h, key)
-	for patience := 10000; ; patience-- {
+	for patience := cmp.Or(e.patience, 10000); ; patience-- {
 		var done bool
 		e.op(func() {
 			switch res, other := e.Insert(h, key, ref); res {

@@ -425,7 +425,7 @@ func TestOldHalfIsDiscardedOnlyAfterGrace(t *testing.T) {
 	region, size := regionFor(maxTestBuckets)
 	items := newItems(20000)
 	var discarded []int64
-	e := &env{arena: mmapslab.NewHeapArena(size), region: region, items: items}
+	e := &env{arena: mmapslab.NewHeapArena(size), region: region, items: items, patience: 10} // the reader stays whatever set waits for
 	e.opt = index.Options{AfterGrace: e.grace.after, Discard: func(off, n int64) error {
 		discarded = append(discarded, off)
 		words := e.arena.Words(off, int(n/8))
