@@ -24,7 +24,11 @@ func TestSessionsWorkWhileTheSweepRuns(t *testing.T) {
 		}
 		return fmt.Appendf(nil, "first %d", i)
 	}
-	for seed := range uint64(6) {
+	seeds := uint64(6)
+	if testing.Short() {
+		seeds = 2
+	}
+	for seed := range seeds {
 		o.Path = filepath.Join(t.TempDir(), fmt.Sprint("slab", seed))
 		c, err := hearth.Open(o)
 		if err != nil {

@@ -50,6 +50,9 @@ func TestNoInsertPaysForAWholeHalf(t *testing.T) {
 	const n, fitted, helpers, small = 260_000, 10_000, 3, 4096
 	items := unlikeItems(n + fitted)
 	for _, helped := range []bool{false, true} {
+		if raceDetector && !helped {
+			continue // one goroutine
+		}
 		region, size := regionFor(1 << 18)
 		arena := mmapslab.NewHeapArena(size)
 		var mu sync.Mutex
