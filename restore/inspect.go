@@ -143,10 +143,8 @@ func inParallel(ctx context.Context, workers int, pace func(context.Context), n 
 					if i >= n {
 						return
 					}
-					if pace != nil {
-						if pace(ctx); ctx.Err() != nil {
-							return
-						}
+					if !turn(ctx, pace) {
+						return
 					}
 					step(worker, i)
 				}
@@ -160,6 +158,14 @@ func inParallel(ctx context.Context, workers int, pace func(context.Context), n 
 	}
 	all.Wait()
 	return errors.Join(append(errs, ctx.Err())...)
+}
+
+// turn waits until it is a step's turn, where steps are paced; false when ctx is over.
+func turn(ctx context.Context, pace func(context.Context)) bool {
+	if pace != nil {
+		pace(ctx)
+	}
+	return ctx.Err() == nil
 }
 
 // marks are bits for the chunks of the pages that are assigned, to be set from any number of goroutines.

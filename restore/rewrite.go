@@ -203,13 +203,8 @@ func (in *Inspected) Rewrite(ctx context.Context, path string, cfg mmapslab.Conf
 	}
 	var key, value []byte
 	for i, c := range all {
-		if i%1024 == 0 {
-			if o.Pace != nil {
-				o.Pace(ctx)
-			}
-			if ctx.Err() != nil {
-				return done, ctx.Err()
-			}
+		if i%1024 == 0 && !turn(ctx, o.Pace) {
+			return done, ctx.Err()
 		}
 		err = Guard(func() {
 			it, ok := in.Store.Item(c.ref)

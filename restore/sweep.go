@@ -355,7 +355,7 @@ func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 	// Before the pages: their chunks come free there, Meta cleared, and a kill in between would leave a live item that never expires, should its chain be whole for the
 	// next start, which may have room for the pages that this one drops.
 	if len(s.broken) > 0 {
-		first.ranges(func(at *index.LiveWord) bool { return !s.broken[at.Ref] })
+		first.ranges(func(ref mmapslab.Ref, _, _, _ uint32) bool { return !s.broken[ref] })
 	}
 	var next atomic.Uint32
 	s.together(workers, func(w *sweeping) {
@@ -375,7 +375,7 @@ func (s *Sweeper) Run(team []Worker, grace func()) (swept Swept) {
 		}
 	})
 	if len(s.invalid) > 0 {
-		first.ranges(func(at *index.LiveWord) bool { return !s.invalid[at.Ref] })
+		first.ranges(func(ref mmapslab.Ref, _, _, _ uint32) bool { return !s.invalid[ref] })
 		first.Section(func() {
 			for ref := range s.invalid {
 				first.swept.Invalid++
@@ -403,8 +403,9 @@ func (s *Sweeper) mark(workers []*sweeping) bool {
 	var grew atomic.Bool
 	s.together(workers, func(w *sweeping) {
 		w.swept, w.kept, w.gone, w.heads, w.groups = Swept{}, 0, 0, nil, make([][]putBy, len(s.groupLocks))
+		visit := func(from, to uint32) (int, bool) { return w.p.Index.SweepMany(from, to, &w.room, w.visit) }
 		for at := next.Add(bucketsMore) - bucketsMore; at < int64(s.buckets) && !grew.Load(); at = next.Add(bucketsMore) - bucketsMore {
-			if !w.rangesOf(uint32(at), uint32(min(at+bucketsMore, int64(s.buckets))), w.visit) {
+			if !w.rangesOf(uint32(at), uint32(min(at+bucketsMore, int64(s.buckets))), visit) {
 				grew.Store(true)
 			}
 			s.done.Add(1)
@@ -443,24 +444,17 @@ func (s *Sweeper) mark(workers []*sweeping) bool {
 }
 
 // ranges goes over the index in sections.
-func (w *sweeping) ranges(visit func(at *index.LiveWord) (keep bool)) {
-	w.rangesOf(0, w.buckets, func(words []index.LiveWord, _ uint32) (drop []int) {
-		for i := range words {
-			if !visit(&words[i]) {
-				drop = append(drop, i)
-			}
-		}
-		return drop
-	})
+func (w *sweeping) ranges(visit func(ref mmapslab.Ref, bucket, tag, _ uint32) (keep bool)) {
+	w.rangesOf(0, w.buckets, func(from, to uint32) (int, bool) { return w.p.Index.Sweep(from, to, visit) })
 }
 
-// rangesOf goes over a part of the index in sections; false when the index grew meanwhile.
-func (w *sweeping) rangesOf(from, end uint32, visit func(words []index.LiveWord, buckets uint32) (drop []int)) bool {
+// rangesOf sweeps a part of the index in sections; false when the index grew meanwhile.
+func (w *sweeping) rangesOf(from, end uint32, sweep func(from, to uint32) (cleared int, ok bool)) bool {
 	ok := true
 	for ; from < end && ok; from += bucketsAtOnce {
 		w.Section(func() {
 			var cleared int
-			cleared, ok = w.p.Index.SweepMany(from, min(from+bucketsAtOnce, end), &w.room, visit)
+			cleared, ok = sweep(from, min(from+bucketsAtOnce, end))
 			w.swept.Cleared += cleared
 		})
 	}
@@ -507,15 +501,13 @@ func (w *sweeping) visit(words []index.LiveWord, _ uint32) (drop []int) {
 
 // stays tells what becomes of a word that is not to be marked: it stays if its item was stored since the start.
 func (w *sweeping) stays(at *index.LiveWord, page uint32, isChunk bool) bool {
-	if !w.drop[page] && isChunk {
-		var it mmapslab.Item
-		if w.p.Store.Look(&it, at.Ref) && w.fits(&it, markOf(at.Bucket, at.Tag)) {
-			return true
-		}
-	}
-	if w.drop[page] {
+	var it mmapslab.Item
+	switch {
+	case w.drop[page]:
 		w.swept.Dropped++
-	} else {
+	case isChunk && w.p.Store.Look(&it, at.Ref) && w.fits(&it, markOf(at.Bucket, at.Tag)):
+		return true
+	default:
 		w.swept.Invalid++
 	}
 	w.gone++
@@ -545,16 +537,17 @@ func (w *sweeping) markGroup(group uint32) {
 		store.Arena().Prefetch(w.links[:len(words)])
 		for _, word := range words {
 			chunk := uint32(word) & groupMask
-			if bits, bit := &marks[chunk/64], uint64(1)<<(chunk%64); *bits&bit == 0 {
-				*bits |= bit
-				*store.Link(first | chunk) = mark(word >> (64 - markBits)).link()
-				if word&putByChained != 0 {
-					w.heads = append(w.heads, store.RefOf(first|chunk)|mmapslab.Chained)
-				}
-			} else {
+			bits, bit := &marks[chunk/64], uint64(1)<<(chunk%64)
+			if *bits&bit != 0 {
 				w.mu.Lock()
 				w.strays[store.RefOf(first|chunk)] = false
 				w.mu.Unlock()
+				continue
+			}
+			*bits |= bit
+			*store.Link(first | chunk) = mark(word >> (64 - markBits)).link()
+			if word&putByChained != 0 {
+				w.heads = append(w.heads, store.RefOf(first|chunk)|mmapslab.Chained)
 			}
 		}
 	}
@@ -605,18 +598,18 @@ func (w *sweeping) chain(ref mmapslab.Ref) {
 }
 
 // settle is step 3 for a word.
-func (w *sweeping) settle(at *index.LiveWord) (keep bool) {
-	chunk := at.Ref &^ mmapslab.Chained
+func (w *sweeping) settle(ref mmapslab.Ref, bucket, tag, _ uint32) (keep bool) {
+	chunk := ref &^ mmapslab.Chained
 	kept, stray := w.strays[chunk]
 	if !stray {
 		return true
 	}
-	if it, ok := w.p.Store.Item(at.Ref); !ok || kept || !w.fits(&it, markOf(at.Bucket, at.Tag)) {
+	if it, ok := w.p.Store.Item(ref); !ok || kept || !w.fits(&it, markOf(bucket, tag)) {
 		w.swept.Duplicate++
 		return false
 	}
 	w.strays[chunk] = true
-	*w.p.Store.Link(w.p.Store.ID(at.Ref)) = markOf(at.Bucket, at.Tag).link()
+	*w.p.Store.Link(w.p.Store.ID(ref)) = markOf(bucket, tag).link()
 	return true
 }
 
