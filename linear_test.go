@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -146,9 +147,11 @@ func registers(losses bool) porcupine.Model {
 }
 
 // perform does one call.
-func perform(s *hearth.Session, in call) (out outcome) {
+func perform(s *hearth.Session, in call) outcome { return performOn(s, in, []byte(in.key)) }
+
+// performOn is perform with the bytes of the key, which the session may have been told to expect.
+func performOn(s *hearth.Session, in call, key []byte) (out outcome) {
 	var it hearth.Item
-	key := []byte(in.key)
 	switch in.op {
 	case "get":
 		if out.status = s.Get(key, &it); out.status == hearth.OK {
@@ -214,8 +217,13 @@ func history(t *testing.T, c *hearth.Cache, goroutines, calls, keys int, beside 
 					in.value = fmt.Sprint(r.IntN(10))
 				}
 				s.Begin()
+				key := []byte(in.key)
+				if r.IntN(2) == 0 { // what it finds is what is there when it is called, not when it was expected
+					s.Expect([][]byte{key})
+					runtime.Gosched()
+				}
 				called := time.Since(began).Nanoseconds()
-				out := perform(s, in)
+				out := performOn(s, in, key)
 				returned := time.Since(began).Nanoseconds()
 				if out.status == hearth.OK && out.cas != 0 {
 					seen = out.cas

@@ -64,7 +64,7 @@ func (s *Session) MetaGet(key []byte, o *GetOptions, got *Fetch) Status {
 			return Miss
 		}
 		*got = Fetch{Before: f.meta.Exptime()}
-		s.view(&got.Item, &f)
+		s.view(&got.Item, &f, s.c.store.ListClass(f.ref))
 		return OK
 	}
 	for ; ; s.lookAgain(&f, key) {
@@ -120,10 +120,11 @@ func (s *Session) MetaGet(key []byte, o *GetOptions, got *Fetch) Status {
 			}
 			f.meta = touched
 		}
-		*got = Fetch{Before: before, Won: won}
-		s.view(&got.Item, &f)
+		class := s.c.store.ListClass(f.ref)
+		got.Before, got.Won, got.Created, got.Expired, got.Flushed = before, won, false, false, false
+		s.view(&got.Item, &f, class)
 		got.TokenSent = got.TokenSent && !won // it is the caller's
-		s.fetched(&f, o)
+		s.fetched(&f, o, class)
 		return OK
 	}
 }
@@ -140,9 +141,8 @@ func (s *Session) wins(it *mmapslab.Item, m mmapslab.Meta, o *GetOptions) bool {
 	return it.Flags()&itemStale != 0 || o.Recache && exptime != 0 && exptime < s.absolute(o.RecacheTTL)
 }
 
-// fetched counts and marks what was found or made.
-func (s *Session) fetched(f *found, o *GetOptions) {
-	class := s.c.store.ListClass(f.ref)
+// fetched counts and marks what was found or made; class is its ListClass.
+func (s *Session) fetched(f *found, o *GetOptions, class int) {
 	if o.Touch {
 		s.counts.inc(nTouches)
 		s.counts.inClass(class, classTouches)
@@ -217,10 +217,11 @@ func (s *Session) vivify(key []byte, o *GetOptions, got *Fetch) (made bool, _ St
 		return false, st
 	}
 	f := found{ref: ref, item: s.c.store.Unsealed(ref), meta: mmapslab.Meta(s.c.store.Meta(ref).Load())}
+	class := s.c.store.ListClass(ref)
 	*got = Fetch{Won: true, Created: true}
-	s.view(&got.Item, &f)
+	s.view(&got.Item, &f, class)
 	got.TokenSent = false
-	s.fetched(&f, o)
+	s.fetched(&f, o, class)
 	return true, OK
 }
 
@@ -448,7 +449,7 @@ func (s *Session) Arith(key []byte, o *ArithOptions, got *Item) (n uint64, st St
 			o.Before, o.Created = 0, true
 		}
 		if st == OK && got != nil {
-			s.view(got, &f)
+			s.view(got, &f, s.c.store.ListClass(f.ref))
 		}
 		return n, st
 	}

@@ -1,6 +1,7 @@
 package hearth
 
 import (
+	"bytes"
 	"math/bits"
 
 	"hearth/index"
@@ -42,11 +43,10 @@ type Session struct {
 	renewals uint64 // see renew
 
 	ahead struct {
-		keys   [][]byte
-		hashes [ExpectMost]uint64
-		hints  [ExpectMost]index.Hint
-		lines  []int64
-		next   int
+		keys  [][]byte
+		hints [ExpectMost]index.Hint
+		lines []int64
+		next  int
 	}
 }
 
@@ -68,9 +68,8 @@ func (s *Session) Expect(keys [][]byte) {
 	}
 	ix, store, lines := s.c.index, s.c.store, a.lines[:0]
 	for i, key := range keys {
-		a.hashes[i] = s.hasher.Sum(key)
 		var home int64
-		a.hints[i], home = ix.Hint(a.hashes[i])
+		a.hints[i], home = ix.Hint(s.hasher.Sum(key))
 		lines = append(lines, home)
 	}
 	store.Arena().Prefetch(lines)
@@ -94,21 +93,34 @@ func (s *Session) Expect(keys [][]byte) {
 	store.Arena().Prefetch(lines)
 }
 
-// Expecting returns how many of the keys that were told to Expect are yet to come.
-func (s *Session) Expecting() int { return len(s.ahead.keys) - s.ahead.next }
-
-// sum returns the hash of key, which Expect has computed if it is the very slice that comes next.
-func (s *Session) sum(key []byte) uint64 {
+// Expected returns the key that is to come next by what Expect was told, the very slice, nil when none is.
+func (s *Session) Expected() []byte {
 	if a := &s.ahead; a.next < len(a.keys) {
-		if next := a.keys[a.next]; len(next) == len(key) && len(key) > 0 && &next[0] == &key[0] {
+		return a.keys[a.next]
+	}
+	return nil
+}
+
+// told returns the hint that Expect has of key if it is the very slice that comes next, else nil.
+func (s *Session) told(key []byte) *index.Hint {
+	if next := s.Expected(); next != nil {
+		if a := &s.ahead; len(next) == len(key) && len(key) > 0 && &next[0] == &key[0] {
+			hint := &a.hints[a.next]
 			a.next++
-			if invariants.Enabled && a.hashes[a.next-1] != s.hasher.Sum(key) {
+			if invariants.Enabled && hint.Hash() != s.hasher.Sum(key) {
 				panic("hearth: a key has changed since Expect")
 			}
-			return a.hashes[a.next-1]
+			return hint
 		}
-		a.keys = nil // something else came: the rest is a bad guess, too
-		a.next = 0
+		s.Expect(nil) // something else came: the rest is a bad guess, too
+	}
+	return nil
+}
+
+// sum returns the hash of key.
+func (s *Session) sum(key []byte) uint64 {
+	if hint := s.told(key); hint != nil {
+		return hint.Hash()
 	}
 	return s.hasher.Sum(key)
 }
@@ -182,6 +194,7 @@ func (s *Session) Pause() {
 // renew leaves the section and enters a new one, so that what this session retired can be freed. Whoever calls it must look everything up anew.
 func (s *Session) renew() {
 	s.flushLimbo()
+	s.Expect(nil) // its hints are of the section that ends
 	s.c.recl.enter(s.slot)
 	s.c.recl.collect(s.slot)
 	s.renewals++
@@ -304,21 +317,33 @@ type found struct {
 
 // look finds the item of key, dead or alive. It counts nothing.
 func (s *Session) look(f *found, key []byte) {
-	f.hash = s.sum(key)
+	hint := s.told(key)
+	if hint == nil {
+		f.hash = s.hasher.Sum(key)
+		s.lookAgain(f, key)
+		return
+	}
+	f.hash = hint.Hash()
+	if ref := hint.Find(); ref != 0 && s.c.store.Look(&f.item, ref) && bytes.Equal(f.item.Key(), key) {
+		s.judge(f, key, ref)
+		return
+	}
 	s.lookAgain(f, key)
 }
 
 // lookAgain is look for a hash that is known.
 func (s *Session) lookAgain(f *found, key []byte) {
 	ref, ok := s.c.index.Find(f.hash, key)
-	f.ref, f.fate = ref, absent
-	if !ok {
+	if !ok || !s.c.store.Look(&f.item, ref) { // the latter cannot be: Find has matched the key
+		f.ref, f.fate = ref, absent
 		return
 	}
-	if !s.c.store.Look(&f.item, ref) {
-		return // cannot be: Find has matched the key
-	}
-	f.meta = mmapslab.Meta(s.c.store.Meta(ref).Load())
+	s.judge(f, key, ref)
+}
+
+// judge sets the rest of f, whose item is that of key.
+func (s *Session) judge(f *found, key []byte, ref mmapslab.Ref) {
+	f.ref, f.meta = ref, mmapslab.Meta(s.c.store.Meta(ref).Load())
 	f.fate = s.c.fate(&f.item, f.meta, s.now)
 	if v := s.c.verifier.Load(); v != nil && !s.sound(v, f) {
 		s.lookAgain(f, key)
@@ -462,13 +487,14 @@ func (s *Session) Unpin(p Pin) {
 // PinnedDead returns how many bytes of the memory limit are with items that were deleted, replaced or evicted, and wait for their last Unpin.
 func (c *Cache) PinnedDead() int64 { return c.recl.dead.Load() }
 
-// view sets all of it, field by field: see mmapslab's Look.
-func (s *Session) view(it *Item, f *found) {
+// view sets all of it, field by field: see mmapslab's Look. class is the ListClass.
+func (s *Session) view(it *Item, f *found, class int) {
 	flags := f.item.Flags()
-	it.Key, it.Flags, it.CAS, it.Exptime, it.ClassID = f.item.Key(), f.item.ClientFlags(), 0, f.meta.Exptime(), s.c.store.ListClass(f.ref)
+	it.Key, it.Flags, it.CAS, it.Exptime, it.ClassID = f.item.Key(), f.item.ClientFlags(), 0, f.meta.Exptime(), class
 	it.Fetched, it.Age, it.Size = f.meta&mmapslab.Fetched != 0, f.meta.Age(s.now), f.item.Size()
 	it.Stale, it.TokenSent, it.KeyBinary = flags&itemStale != 0, flags&itemTokenSent != 0, flags&itemKeyBinary != 0
-	it.c, it.ref, it.item = s.c, f.ref, f.item
+	it.c, it.ref = s.c, f.ref
+	it.item.Set(&f.item)
 	if !s.c.opts.NoCAS {
 		it.CAS = f.item.CAS()
 	}
@@ -498,7 +524,7 @@ func (s *Session) Get(key []byte, it *Item) Status {
 	s.counts.inClass(class, classGets)
 	s.counts.inClass(class, hitHot+classCounter(f.meta.Segment()))
 	s.hit(&f)
-	s.view(it, &f)
+	s.view(it, &f, class)
 	return OK
 }
 
@@ -545,7 +571,7 @@ func (s *Session) touch(key []byte, exptime int64, it *Item) Status {
 		s.counts.inClass(class, hitHot+classCounter(f.meta.Segment()))
 		s.hit(&f)
 		if it != nil {
-			s.view(it, &f)
+			s.view(it, &f, class)
 		}
 	case Miss:
 		s.missed(&f)

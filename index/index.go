@@ -313,20 +313,24 @@ func answers(words *[bucketWords]mmapslab.Word, want uint64) (mask, seen uint64)
 type Hint struct {
 	table *table
 	hash  uint64
+	slot  uint64 // of the table's words, one above that of the word that seems to be the key's; 0: none does
 }
 
 // Hint begins to look for a key with this hash and returns the offset in the arena of its home bucket.
 func (x *Index) Hint(h uint64) (hint Hint, home int64) {
 	t := x.view.Load().cur
-	return Hint{t, h}, x.offset(t, t.home(h))
+	return Hint{table: t, hash: h}, x.offset(t, t.home(h))
 }
+
+// Hash returns the hash that the hint was begun with.
+func (n *Hint) Hash() uint64 { return n.hash }
 
 func (x *Index) offset(t *table, bucket uint32) int64 {
 	return x.region.Half[t.half] + int64(bucket)*bucketBytes
 }
 
 // Home returns the first item in the home bucket that may be the key's, else 0.
-func (n *Hint) Home() mmapslab.Ref { return n.table.guess(n.table.home(n.hash), n.hash) }
+func (n *Hint) Home() mmapslab.Ref { return n.guess(n.table.home(n.hash)) }
 
 // AppendOther appends the offsets of the window's other buckets.
 func (x *Index) AppendOther(offsets []int64, n *Hint) []int64 {
@@ -339,19 +343,35 @@ func (x *Index) AppendOther(offsets []int64, n *Hint) []int64 {
 // Other is Home of the window's other buckets.
 func (n *Hint) Other() mmapslab.Ref {
 	for _, b := range n.table.others(n.hash) {
-		if ref := n.table.guess(b, n.hash); ref != 0 {
+		if ref := n.guess(b); ref != 0 {
 			return ref
 		}
 	}
 	return 0
 }
 
-func (t *table) guess(bucket uint32, h uint64) mmapslab.Ref {
-	words := t.bucket(bucket)
-	if mask, _ := answers(words, answer(h)); mask != 0 {
-		return refOf(words[bits.TrailingZeros64(mask)%bucketWords].Load())
+func (n *Hint) guess(bucket uint32) mmapslab.Ref {
+	words := n.table.bucket(bucket)
+	mask, _ := answers(words, answer(n.hash))
+	if mask == 0 {
+		return 0
 	}
-	return 0
+	i := bits.TrailingZeros64(mask) % bucketWords
+	n.slot = uint64(bucket)*bucketWords + uint64(i) + 1
+	return refOf(words[i].Load())
+}
+
+// Find returns the item of the word that Home or Other has met, if it answers now: if it is the key's, which the caller finds out, this is what Index.Find would return, for a
+// word that answers is the only one that does for its key, in whichever table it is. 0: Index.Find has to look. The hint must be of the same section.
+func (n *Hint) Find() mmapslab.Ref {
+	if n.slot == 0 {
+		return 0
+	}
+	w := n.table.words[n.slot-1].Load()
+	if w&keyMask != answer(n.hash) {
+		return 0
+	}
+	return refOf(w)
 }
 
 // Holds tells whether a live word of a key with this hash refers to ref.

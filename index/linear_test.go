@@ -163,8 +163,16 @@ func (r *rival) client(id, n int, rnd *rand.Rand) {
 }
 
 func (r *rival) find(id, k int) mmapslab.Ref {
+	hint, _ := r.Hint(r.hash(k)) // which others have time to make an old one
+	if hint.Home() == 0 {
+		hint.Other()
+	}
+	runtime.Gosched()
 	return r.record(id, input{op: "get", key: k}, func() output {
-		ref, _ := r.Find(r.hash(k), key(k))
+		ref := hint.Find()
+		if ref == 0 || !r.items.Match(ref, key(k)) {
+			ref, _ = r.Find(r.hash(k), key(k))
+		}
 		return output{ref: ref}
 	}).ref
 }

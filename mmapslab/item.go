@@ -129,6 +129,11 @@ func (s *Store) Look(it *Item, ref Ref) (ok bool) {
 	return size != 0 && s.LookIn(it, ref, size)
 }
 
+// Set makes it the same view as from, field by field: see Look.
+func (it *Item) Set(from *Item) {
+	it.head, it.ref, it.valueLen, it.keyStart, it.keyEnd = from.head, from.ref, from.valueLen, from.keyStart, from.keyEnd
+}
+
 // LookIn is Look for a ref that is known to be that of a chunk, of so many bytes.
 func (s *Store) LookIn(it *Item, ref Ref, size int) (ok bool) {
 	chunk := s.arena.Bytes(ref.Offset(), size)

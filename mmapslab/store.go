@@ -446,10 +446,10 @@ func (s *Store) RefAtPlace(page, slot uint32) Ref { return s.RefOf(ChunkID(page,
 // PerPage returns how many chunks a page has, 0 for one that is not assigned.
 func (s *Store) PerPage(page uint32) int { return int(s.classes[s.classOf[page].Load()].perPage) }
 
-// AppendLines appends to offsets where the cache lines of an item are, its first ones only if it is large: for Prefetch. Nothing when no chunk starts at ref.
+// AppendLines appends to offsets where the cache lines of an item are, its first ones only if it is large: for Prefetch. Nothing when ref is in no assigned page.
 func (s *Store) AppendLines(offsets []int64, ref Ref) []int64 {
 	const line, most = 64, 256 // bytes; what is behind them the processor fetches by itself, once it sees them read in order
-	from, size := ref.Offset(), int64(s.ChunkSize(ref))
+	from, size := ref.Offset(), int64(s.classes[s.Class(ref)&(ClassIDs-1)].size)
 	if size == 0 {
 		return offsets
 	}

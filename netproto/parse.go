@@ -92,6 +92,16 @@ func (k *Keys) Next() (key []byte, ok bool) {
 	return key, len(key) > 0
 }
 
+// Take is Next for who knows the key already, the very bytes. False: it is not the next one, and nothing is done.
+func (k *Keys) Take(key []byte) bool {
+	n := 1 + len(key)
+	if n == 1 || len(k.rest) < n || k.rest[0] != ' ' || &k.rest[1] != &key[0] || len(k.rest) > n && k.rest[n] != ' ' {
+		return false
+	}
+	k.rest = k.rest[n:]
+	return true
+}
+
 // Parse reads the command line at the start of buf into req and returns its length. 0 means that more bytes are needed. What follows
 // the line, a data block or other requests, is not looked at.
 func Parse(buf []byte, req *Request) (n int) {

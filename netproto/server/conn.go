@@ -423,7 +423,7 @@ func (w *worker) serve(c *conn, in []byte) []byte {
 		if c.protocol == ProtocolAuto {
 			c.detect(in[0])
 		}
-		if w.s.Expecting() == 0 {
+		if w.s.Expected() == nil {
 			w.lookAhead(c, in)
 		}
 		if !c.auth.done {

@@ -121,11 +121,8 @@ func (w *worker) replyNumber(n uint64, st hearth.Status) {
 func (w *worker) answerGet(c *conn) bool {
 	g := &c.get
 	for range keysPerTurn {
-		if w.s.Expecting() == 0 {
-			w.expectKeys(g.keys)
-		}
 		before := g.keys
-		key, ok := g.keys.Next()
+		key, ok := w.nextKey(&g.keys)
 		if !ok {
 			g.active = false
 			w.latency.seen[kindGet]++
@@ -158,8 +155,19 @@ func (w *worker) answerGet(c *conn) bool {
 	return false
 }
 
-// expectKeys tells the session the next keys of a get.
-func (w *worker) expectKeys(from netproto.Keys) {
+// nextKey is keys.Next, and tells the session which keys come behind it.
+func (w *worker) nextKey(keys *netproto.Keys) (key []byte, ok bool) {
+	if key = w.s.Expected(); key == nil {
+		key = w.expectKeys(*keys)
+	}
+	if keys.Take(key) {
+		return key, true
+	}
+	return keys.Next()
+}
+
+// expectKeys tells the session the next keys of a get, and returns the first one, nil when there is none.
+func (w *worker) expectKeys(from netproto.Keys) (first []byte) {
 	keys := w.keys[:0]
 	for len(keys) < cap(keys) {
 		key, ok := from.Next()
@@ -168,9 +176,13 @@ func (w *worker) expectKeys(from netproto.Keys) {
 		}
 		keys = append(keys, key)
 	}
-	if len(keys) > 1 {
+	switch {
+	case len(keys) == 0:
+		return nil
+	case len(keys) > 1: // one alone gains nothing by it
 		w.s.Expect(keys)
 	}
+	return keys[0]
 }
 
 // appendValue answers with a value and the line end behind it.
