@@ -250,7 +250,7 @@ func (r *Request) metaDebug(args []byte) {
 
 // AppendMetaValue appends the code of a reply with a value of so many bytes. Flags, CRLF, the value and CRLF follow.
 func AppendMetaValue(dst []byte, size int) []byte {
-	return strconv.AppendInt(append(dst, "VA "...), int64(size), 10)
+	return appendNumber(append(dst, "VA "...), uint64(size))
 }
 
 // AppendMetaNumber is AppendMetaValue for a number, which AppendNumber appends behind the flags and CRLF.
@@ -269,7 +269,7 @@ func AppendFlag(dst []byte, letter byte, token []byte) []byte {
 
 // AppendFlagUint appends a flag with a number.
 func AppendFlagUint(dst []byte, letter byte, n uint64) []byte {
-	return strconv.AppendUint(append(dst, ' ', letter), n, 10)
+	return appendNumber(append(dst, ' ', letter), n)
 }
 
 // AppendFlagTTL appends the TTL flag, for an item that expires at that time; 0: never, which is -1 there.

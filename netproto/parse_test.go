@@ -3,6 +3,7 @@ package netproto_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -404,7 +405,41 @@ func ExampleParse() {
 	// more needed after ver
 }
 
+// TestTakesOnlyTheKeyThatIsNext takes each key of a line by what Next has found, and nothing else.
+func TestTakesOnlyTheKeyThatIsNext(t *testing.T) {
+	var r netproto.Request
+	netproto.Parse([]byte("get a bb  ccc a \r\n"), &r)
+	var took []bool
+	for all := keys(&r); len(all) > 0; all = all[1:] {
+		next := r.Keys
+		key, _ := next.Next()
+		for _, other := range [][]byte{nil, {}, bytes.Clone(key), key[:len(key)-1], append(bytes.Clone(key), 'x')} {
+			if len(other) != len(key) || &other[0] != &key[0] {
+				if taken := r.Keys; taken.Take(other) {
+					t.Errorf("takes %q, the next is %q", other, key)
+				}
+			}
+		}
+		taken := r.Keys
+		if took = append(took, taken.Take(key)); took[len(took)-1] {
+			next = taken
+		}
+		if r.Keys = next; !slices.Equal(keys(&r), all[1:]) {
+			t.Errorf("behind %q are %q, want %q", key, keys(&r), all[1:])
+		}
+	}
+	if want := []bool{true, true, false, true}; !slices.Equal(took, want) {
+		t.Errorf("took %v, want %v: two spaces are Next's", took, want)
+	}
+}
+
 func TestWritesReplies(t *testing.T) {
+	for n := range 11000 {
+		if got, want := string(netproto.AppendValueHeader(nil, in5, uint32(n), n)), fmt.Sprintf("VALUE key:5 %d %d\r\n", n, n); got != want {
+			t.Fatalf("%q, want %q", got, want)
+		}
+	}
+
 	for _, test := range []struct {
 		got  []byte
 		want string

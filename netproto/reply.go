@@ -63,9 +63,25 @@ func appendValue(dst, key []byte, flags uint32, size int) []byte {
 	dst = append(dst, "VALUE "...)
 	dst = append(dst, key...)
 	dst = append(dst, ' ')
-	dst = strconv.AppendUint(dst, uint64(flags), 10)
+	dst = appendNumber(dst, uint64(flags))
 	dst = append(dst, ' ')
-	return strconv.AppendUint(dst, uint64(size), 10)
+	return appendNumber(dst, uint64(size))
+}
+
+// appendNumber is strconv.AppendUint. That one writes what has three digits and more into memory of its own first; flags and sizes mostly have no more than four, and each value
+// has both: a twelfth of what a value takes.
+func appendNumber(dst []byte, n uint64) []byte {
+	switch digit := func(unit uint64) byte { return '0' + byte(n/unit%10) }; {
+	case n < 10:
+		return append(dst, digit(1))
+	case n < 100:
+		return append(dst, digit(10), digit(1))
+	case n < 1000:
+		return append(dst, digit(100), digit(10), digit(1))
+	case n < 10000:
+		return append(dst, digit(1000), digit(100), digit(10), digit(1))
+	}
+	return strconv.AppendUint(dst, n, 10)
 }
 
 // AppendNumber appends the new number after incr and decr.
