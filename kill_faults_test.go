@@ -128,7 +128,7 @@ func TestALifeThatEndsAtAnyPointLosesNothing(t *testing.T) {
 			most = 3
 		}
 		e.left.Store(1 + rand.New(rand.NewPCG(seed, 6)).Int64N(most))
-		once := []string{"hearth.create.stored", "index.grow.sized", "index.grow.started", "index.grow.discarded"}
+		once := []string{"hearth.create.stored", "index.grow.sized", "index.grow.started", "index.grow.discarded", "mmapslab.page.before-free", "mmapslab.page.freed"}
 		if e.close || e.drain || slices.Contains(once, e.name) || strings.HasPrefix(e.name, "hearth.attach.") {
 			e.left.Store(1)
 		}
