@@ -114,13 +114,7 @@ func startSuccessor(ctx context.Context, c *config, cache *hearth.Cache, srv *se
 		return nil, err
 	}
 	fault.Point("hearthd.handover.old.started")
-	stop := context.AfterFunc(ctx, func() { s.channel.SetReadDeadline(time.Now()) })
-	defer stop()
-	_, err = s.hear(wordReady, readyPatience)
-	if ctx.Err() != nil {
-		err = ctx.Err()
-	}
-	if err != nil {
+	if _, err = s.hear(ctx, wordReady, readyPatience); err != nil {
 		s.dismiss()
 		s.close()
 		return nil, err
@@ -177,13 +171,18 @@ func packetConn(f *os.File) (*net.UnixConn, error) {
 	return u, nil
 }
 
-// hear waits for a word and returns what follows it.
-func (s *successor) hear(word string, patience time.Duration) (string, error) {
+// hear waits for a word and returns what follows it; when ctx is done it returns ctx's error.
+func (s *successor) hear(ctx context.Context, word string, patience time.Duration) (string, error) {
+	fault.Point("hearthd.handover.old.hears")
 	s.channel.SetReadDeadline(time.Now().Add(patience))
+	stop := context.AfterFunc(ctx, func() { s.channel.SetReadDeadline(time.Now()) }) // behind the above, which would undo it
+	defer stop()
 	buf := make([]byte, packetSize)
 	n, err := s.channel.Read(buf)
 	rest, ok := strings.CutPrefix(string(buf[:n]), word)
 	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "", fmt.Errorf("the new process, pid %d, was not %q within %v", s.cmd.Process.Pid, word, patience)
 	case n == 0:
@@ -238,7 +237,7 @@ func (s *successor) give(ctx context.Context, conns []server.Conn) (state string
 	}
 	fault.Point("hearthd.handover.old.yours")
 	if err == nil {
-		state, err = s.hear(wordTaken, takenPatience)
+		state, err = s.hear(context.Background(), wordTaken, takenPatience) // a stop does not end it, see above
 	}
 	if err != nil {
 		s.channel.Close()

@@ -485,21 +485,22 @@ func TestAKillOfEitherSideAtAnyStepLeavesOneThatServes(t *testing.T) {
 
 // A stop during a hand-over is a stop: nobody serves afterwards, and the cache is closed clean.
 func TestAStopDuringAHandOverStopsBoth(t *testing.T) {
-	for _, c := range []struct{ name, stall, program string }{
+	for _, c := range []struct{ name, stall, hold, program string }{
 		{name: "while the new one comes up", program: script(t, "exec sleep 100")},
+		{name: "before the new one is listened to", hold: "old.hears", program: script(t, "exec sleep 100")},
 		{name: "when it is the new one's", stall: "new.yours"},
 		{name: "when the new one has the cache open", stall: "new.opened"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			file := newFile(t)
-			l := startLineage(t, faultyProgram(t), []string{"HEARTHD_STALL=hearthd.handover." + c.stall, "HEARTHD_PATIENCE=1m,1s"}, "-e", file)
+			l := startLineage(t, faultyProgram(t), []string{"HEARTHD_STALL=hearthd.handover." + c.stall, "HEARTHD_HOLD=hearthd.handover." + c.hold, "HEARTHD_PATIENCE=1m,1s"}, "-e", file)
 			fillWith(t, l.addr, 1000)
 			if c.program != "" {
 				l.install(c.program)
 			}
 			unix.Kill(l.pid, unix.SIGUSR2)
 			l.await(`SIGUSR2: (starts)`)
-			if c.stall != "" {
+			if c.stall+c.hold != "" {
 				l.await(`(stalled)`)
 			}
 			unix.Kill(l.pid, unix.SIGTERM)
