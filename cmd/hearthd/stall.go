@@ -21,12 +21,11 @@ func init() {
 	if stall+hold+exit != "" {
 		fault.Set(func(point string) {
 			switch point {
-			case stall:
-				fmt.Fprintf(os.Stderr, "stalled at %s, pid %d\n", point, os.Getpid())
-				select {}
-			case hold:
-				told := make(chan os.Signal, 1)
-				signal.Notify(told, unix.SIGTERM)
+			case stall, hold:
+				told := make(chan os.Signal, 1) // nothing, at stall
+				if point == hold {
+					signal.Notify(told, unix.SIGTERM)
+				}
 				fmt.Fprintf(os.Stderr, "stalled at %s, pid %d\n", point, os.Getpid())
 				<-told
 				time.Sleep(50 * time.Millisecond) // the rest of the process hears it meanwhile
