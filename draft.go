@@ -101,7 +101,7 @@ func (s *Session) draft(d *Draft, key []byte, hash uint64, fields *mmapslab.Fiel
 
 // View fills it with a draft as it is so far, valid until the next call. Its value and CAS are not there yet.
 func (s *Session) View(d *Draft, it *Item) {
-	s.view(it, &found{ref: d.ref, item: s.c.store.Unsealed(d.ref), meta: mmapslab.Meta(s.c.store.Meta(d.ref).Load())}, s.c.store.ListClass(d.ref))
+	s.view(it, &found{ref: d.ref, item: s.c.store.Unsealed(d.ref), meta: mmapslab.Meta(s.c.store.Meta(d.ref).Load())})
 }
 
 // Mode returns the mode of Prepare.

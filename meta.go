@@ -64,7 +64,7 @@ func (s *Session) MetaGet(key []byte, o *GetOptions, got *Fetch) Status {
 			return Miss
 		}
 		*got = Fetch{Before: f.meta.Exptime()}
-		s.view(&got.Item, &f, s.c.store.ListClass(f.ref))
+		s.view(&got.Item, &f)
 		return OK
 	}
 	for ; ; s.lookAgain(&f, key) {
@@ -120,11 +120,10 @@ func (s *Session) MetaGet(key []byte, o *GetOptions, got *Fetch) Status {
 			}
 			f.meta = touched
 		}
-		class := s.c.store.ListClass(f.ref)
 		got.Before, got.Won, got.Created, got.Expired, got.Flushed = before, won, false, false, false
-		s.view(&got.Item, &f, class)
+		s.view(&got.Item, &f)
 		got.TokenSent = got.TokenSent && !won // it is the caller's
-		s.fetched(&f, o, class)
+		s.fetched(&f, o, got.ClassID)
 		return OK
 	}
 }
@@ -217,11 +216,10 @@ func (s *Session) vivify(key []byte, o *GetOptions, got *Fetch) (made bool, _ St
 		return false, st
 	}
 	f := found{ref: ref, item: s.c.store.Unsealed(ref), meta: mmapslab.Meta(s.c.store.Meta(ref).Load())}
-	class := s.c.store.ListClass(ref)
 	*got = Fetch{Won: true, Created: true}
-	s.view(&got.Item, &f, class)
+	s.view(&got.Item, &f)
 	got.TokenSent = false
-	s.fetched(&f, o, class)
+	s.fetched(&f, o, got.ClassID)
 	return true, OK
 }
 
@@ -449,7 +447,7 @@ func (s *Session) Arith(key []byte, o *ArithOptions, got *Item) (n uint64, st St
 			o.Before, o.Created = 0, true
 		}
 		if st == OK && got != nil {
-			s.view(got, &f, s.c.store.ListClass(f.ref))
+			s.view(got, &f)
 		}
 		return n, st
 	}

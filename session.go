@@ -317,16 +317,14 @@ type found struct {
 
 // look finds the item of key, dead or alive. It counts nothing.
 func (s *Session) look(f *found, key []byte) {
-	hint := s.told(key)
-	if hint == nil {
+	if hint := s.told(key); hint == nil {
 		f.hash = s.hasher.Sum(key)
-		s.lookAgain(f, key)
-		return
-	}
-	f.hash = hint.Hash()
-	if ref := hint.Find(); ref != 0 && s.c.store.Look(&f.item, ref) && bytes.Equal(f.item.Key(), key) {
-		s.judge(f, key, ref)
-		return
+	} else {
+		f.hash = hint.Hash()
+		if ref := hint.Find(); ref != 0 && s.c.store.Look(&f.item, ref) && bytes.Equal(f.item.Key(), key) {
+			s.judge(f, key, ref)
+			return
+		}
 	}
 	s.lookAgain(f, key)
 }
@@ -487,10 +485,10 @@ func (s *Session) Unpin(p Pin) {
 // PinnedDead returns how many bytes of the memory limit are with items that were deleted, replaced or evicted, and wait for their last Unpin.
 func (c *Cache) PinnedDead() int64 { return c.recl.dead.Load() }
 
-// view sets all of it, field by field: see mmapslab's Look. class is the ListClass.
-func (s *Session) view(it *Item, f *found, class int) {
+// view sets all of it, field by field: see mmapslab's Look.
+func (s *Session) view(it *Item, f *found) {
 	flags := f.item.Flags()
-	it.Key, it.Flags, it.CAS, it.Exptime, it.ClassID = f.item.Key(), f.item.ClientFlags(), 0, f.meta.Exptime(), class
+	it.Key, it.Flags, it.CAS, it.Exptime, it.ClassID = f.item.Key(), f.item.ClientFlags(), 0, f.meta.Exptime(), s.c.store.ListClass(f.ref)
 	it.Fetched, it.Age, it.Size = f.meta&mmapslab.Fetched != 0, f.meta.Age(s.now), f.item.Size()
 	it.Stale, it.TokenSent, it.KeyBinary = flags&itemStale != 0, flags&itemTokenSent != 0, flags&itemKeyBinary != 0
 	it.c, it.ref = s.c, f.ref
@@ -520,11 +518,10 @@ func (s *Session) Get(key []byte, it *Item) Status {
 		s.missed(&f)
 		return Miss
 	}
-	class := s.c.store.ListClass(f.ref)
-	s.counts.inClass(class, classGets)
-	s.counts.inClass(class, hitHot+classCounter(f.meta.Segment()))
+	s.view(it, &f)
+	s.counts.inClass(it.ClassID, classGets)
+	s.counts.inClass(it.ClassID, hitHot+classCounter(f.meta.Segment()))
 	s.hit(&f)
-	s.view(it, &f, class)
 	return OK
 }
 
@@ -571,7 +568,7 @@ func (s *Session) touch(key []byte, exptime int64, it *Item) Status {
 		s.counts.inClass(class, hitHot+classCounter(f.meta.Segment()))
 		s.hit(&f)
 		if it != nil {
-			s.view(it, &f, class)
+			s.view(it, &f)
 		}
 	case Miss:
 		s.missed(&f)

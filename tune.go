@@ -88,7 +88,7 @@ func (s *Session) Cold(class, most int, visit func(it *Item) bool) {
 		if f.fate = s.c.fate(&f.item, f.meta, s.now); f.fate != alive {
 			continue
 		}
-		s.view(&it, &f, s.c.store.ListClass(f.ref))
+		s.view(&it, &f)
 		if !visit(&it) {
 			return
 		}

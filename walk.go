@@ -50,7 +50,7 @@ func (w *Walk) Next(s *Session, visit func(it *Item)) (more bool) {
 			return true
 		}
 		if f.fate = s.c.fate(&f.item, f.meta, s.now); f.fate == alive {
-			s.view(&it, &f, s.c.store.ListClass(f.ref))
+			s.view(&it, &f)
 			visit(&it)
 		}
 		return true
